@@ -1,0 +1,89 @@
+"""Who may enter the console, and what they may do there: the app's own staff, sessions and permissions."""
+
+from typing import Any
+
+from sqladmin.authentication import AuthenticationBackend
+from sqladmin.authorization import Action, AuthorizationBackend
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from backend.core.auth import ConsoleSignIn, Principal
+from backend.core.config import Settings
+from backend.core.db import Database
+
+READING = frozenset({Action.LIST, Action.DETAILS, Action.EXPORT})
+
+
+class ConsoleAuthentication(AuthenticationBackend):
+    """The cookie holds an opaque token; the session itself is on the server and ends there."""
+
+    def __init__(self, settings: Settings, database: Database, sign_in: ConsoleSignIn, path: str) -> None:
+        self.middlewares = []  # SQLAdmin's own keeps the session in the cookie, where signing out cannot end it
+        self._database = database
+        self._sign_in = sign_in
+        self._cookie: dict[str, Any] = {
+            "key": "console_session",
+            "path": path,
+            "httponly": True,
+            "samesite": "strict",
+            "secure": settings.environment != "development",
+        }
+
+    def _token(self, request: Request) -> str | None:
+        return request.cookies.get(self._cookie["key"])
+
+    async def login(self, request: Request) -> Response | bool:
+        form: FormData = await request.form()
+        name, password = form.get("username"), form.get("password")
+        if not isinstance(name, str) or not isinstance(password, str) or "\x00" in name + password:
+            return False
+        async with self._database.session() as session:
+            token = await self._sign_in.start(request, session, name.strip(), password)
+            if old := self._token(request):
+                await self._sign_in.end(session, old)
+            await session.commit()
+        if token is None:
+            return False
+        response = RedirectResponse(request.url_for("admin:index"), status_code=303)
+        lifetime = int(self._sign_in.lifetime.total_seconds())
+        response.set_cookie(value=token, max_age=lifetime, **self._cookie)
+        return response
+
+    async def logout(self, request: Request) -> Response | bool:
+        if token := self._token(request):
+            async with self._database.session() as session:
+                await self._sign_in.end(session, token)
+                await session.commit()
+        response = RedirectResponse(request.url_for("admin:login"), status_code=303)
+        response.delete_cookie(**self._cookie)
+        return response
+
+    async def authenticate(self, request: Request) -> Response | bool:
+        token = self._token(request)
+        if not token:
+            return False
+        async with self._database.session(reading=True) as session:
+            principal = await self._sign_in.resume(request, session, token)
+        if principal is None:
+            return False
+        request.state.principal = principal
+        return True
+
+    async def get_user_id(self, request: Request) -> int:
+        principal: Principal = request.state.principal
+        return principal.id
+
+
+class PermissionBackend(AuthorizationBackend):
+    """Each view names the permission to read and the one to write; the menu, the buttons and the routes all ask here."""
+
+    def __init__(self) -> None:
+        self.permissions: dict[str, tuple[str, str]] = {}  # view identity → (read, write)
+
+    def has_permission(self, request: Request, identity: str, action: str, obj: Any | None = None) -> bool:
+        principal: Principal | None = getattr(request.state, "principal", None)
+        if principal is None or identity not in self.permissions:
+            return False
+        read, write = self.permissions[identity]
+        return principal.may(read if action in READING else write)

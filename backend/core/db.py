@@ -1,0 +1,213 @@
+"""The database: one async engine per app, a session per request with one commit at its edge, a sync session for scripts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends
+from sqlalchemy import BigInteger, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, Connection, Dialect, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession as PlainAsyncSession
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Session as SyncSession
+from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import HTTPConnection
+
+from backend.core.config import DatabaseSettings
+
+MAX_ID = 2**31 - 1  # integer keys are 32 bits wide on all three databases
+
+ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mysql": "mysql+aiomysql"}
+SYNC_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+FAMILIES = {"postgres": "postgresql", "mariadb": "mysql"}
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 §9.2.1
+
+# Stable names, so that a migration can drop what another one made.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def family(url: str | URL) -> str:
+    """`sqlite`, `postgresql` or `mysql`, whatever driver the URL names. ValueError for anything else."""
+    name = make_url(url).get_backend_name()
+    name = FAMILIES.get(name, name)
+    if name not in ASYNC_DRIVERS:
+        raise ValueError(f"DATABASE__URL names {name!r}; SQLite, PostgreSQL and MySQL/MariaDB are supported")
+    return name
+
+
+def async_url(url: str) -> URL:
+    """The URL as people and platforms write it → the one for the async driver."""
+    parsed = make_url(url).set(drivername=ASYNC_DRIVERS[family(url)])
+    if parsed.drivername == "postgresql+asyncpg":  # libpq's spellings, which asyncpg does not know
+        query = dict(parsed.query)
+        if "sslmode" in query:
+            query["ssl"] = query.pop("sslmode")
+        query.pop("channel_binding", None)
+        parsed = parsed.set(query=query)
+    return _utf8(parsed)
+
+
+def sync_url(url: str) -> URL:
+    """The same URL for the sync driver, for migrations, scripts and notebooks."""
+    return _utf8(make_url(url).set(drivername=SYNC_DRIVERS[family(url)]))
+
+
+def _utf8(url: URL) -> URL:
+    return url.update_query_dict({"charset": "utf8mb4"}) if url.get_backend_name() == "mysql" else url
+
+
+def is_memory(url: URL) -> bool:
+    """Whether the URL is an in-memory SQLite database, which lives and dies with its one connection."""
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def _prepare_sqlite(engine: Engine, busy_timeout: float) -> None:
+    """WAL, foreign keys, a busy timeout, and transactions that SQLAlchemy begins (the driver's own break savepoints).
+
+    A transaction that reads first and writes later fails at once when another wrote in between, whatever the timeout;
+    so transactions take the write lock at their start, unless the session was asked for reading only.
+    """
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute(f"PRAGMA busy_timeout={int(busy_timeout * 1000)}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _make_folder(url: URL) -> None:
+    if url.get_backend_name() == "sqlite" and not is_memory(url):
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+
+
+class Database:
+    """The async engine and what opens sessions on it. One per app; `close()` when the app stops."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.url = async_url(settings.url)
+        self.family = family(self.url)
+        _make_folder(self.url)
+        options: dict[str, Any] = {
+            "echo": settings.echo,
+            "pool_timeout": settings.pool_timeout,
+            "poolclass": AsyncAdaptedQueuePool,
+        }
+        if is_memory(self.url):
+            options |= {"pool_size": 1, "max_overflow": 0}
+        else:
+            options |= {
+                "pool_size": settings.pool_size,
+                "max_overflow": settings.max_overflow,
+                "pool_recycle": settings.pool_recycle,
+                "pool_pre_ping": settings.pre_ping,
+            }
+        self.engine: AsyncEngine = create_async_engine(self.url, **options)
+        if self.family == "sqlite":
+            _prepare_sqlite(self.engine.sync_engine, settings.busy_timeout)
+        self._writing: AsyncEngine | AsyncConnection = self.engine
+        self._reading: AsyncEngine | AsyncConnection = self.engine.execution_options(reading=True)
+        self._sessions = async_sessionmaker(class_=AsyncSession, expire_on_commit=False)
+        # SQLAdmin configures the maker it is given, so it gets one of its own.
+        self.console_sessions = async_sessionmaker(self.engine, class_=PlainAsyncSession)
+
+    def session(self, *, reading: bool = False) -> AsyncSession:
+        """A new session, to be used with `async with`; the caller commits. `reading=True` promises not to write."""
+        return self._sessions(bind=self._reading if reading else self._writing)
+
+    @asynccontextmanager
+    async def bound_to(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        """Send every session, the console's too, to one connection: tests roll its outer transaction back."""
+        before = self._writing, self._reading
+        options: dict[str, Any] = {"join_transaction_mode": "create_savepoint"}
+        self._writing = self._reading = connection
+        self._sessions.configure(**options)
+        self.console_sessions.configure(bind=connection, **options)
+        try:
+            yield
+        finally:
+            self._writing, self._reading = before
+            options = {"join_transaction_mode": "conditional_savepoint"}
+            self._sessions.configure(**options)
+            self.console_sessions.configure(bind=self.engine, **options)
+
+    async def ping(self) -> None:
+        """One round trip; raises when the database does not answer within its pool's and driver's timeouts."""
+        async with self.session(reading=True) as session:
+            connection = await session.connection()
+            await connection.execute(text("SELECT 1"))
+
+    async def start(self) -> None:
+        """An in-memory database starts empty every time, so it gets its tables here; others by migration."""
+        if is_memory(self.url):
+            async with self.engine.begin() as connection:
+                await connection.run_sync(SQLModel.metadata.create_all)
+
+    async def close(self) -> None:
+        await asyncio.shield(self.engine.dispose())
+
+
+def sync_engine(settings: DatabaseSettings) -> Engine:
+    """A sync engine for migrations, scripts and notebooks."""
+    url = sync_url(settings.url)
+    _make_folder(url)
+    engine = create_engine(url, echo=settings.echo)
+    if family(url) == "sqlite":
+        _prepare_sqlite(engine, settings.busy_timeout)
+    return engine
+
+
+@contextmanager
+def sync_session(settings: DatabaseSettings) -> Iterator[SyncSession]:
+    """A sync session for scripts and notebooks: commits at the end, rolls back on an exception."""
+    engine = sync_engine(settings)
+    try:
+        with SyncSession(engine) as session:
+            yield session
+            session.commit()
+    finally:
+        engine.dispose()
+
+
+async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    """One session per request, committed at its edge: after the route returned, before the client hears of it."""
+    database: Database = connection.app.state.database
+    async with database.session(reading=connection.scope.get("method") in SAFE_METHODS) as session:
+        yield session
+        await session.commit()
+
+
+# scope="function": the default scope would commit after the client has seen its 200.
+Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+class Money(TypeDecorator[Decimal]):
+    """An amount with two decimals, stored as whole cents: exact, and sortable, on every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
+        return None if value is None else int((Decimal(value) * 100).to_integral_value())
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value).scaleb(-2)

@@ -1,0 +1,221 @@
+"""Errors are nouns with a status. Raise one anywhere; it reaches the client in the one shape:
+
+`{"error": {"code", "message", "details"?}, "path", "request_id"}`
+"""
+
+import socket
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm.exc import StaleDataError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.core.context import request_id
+
+log = structlog.get_logger(__name__)
+
+RETRY_AFTER = {"Retry-After": "1"}  # seconds; a database restart takes about that long
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong: a stable code for programs, a message for people."""
+
+    code: str
+    message: str
+    details: Any | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error answer."""
+
+    error: ErrorDetail
+    path: str
+    request_id: str | None
+
+
+class AppError(Exception):
+    """Base of the errors that a client may see. `details` must be JSON-serializable and free of secrets."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    message: ClassVar[str] = "Something went wrong on our side"
+
+    def __init__(
+        self, message: str | None = None, *, details: Any | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.text = message or self.message
+        self.details = details
+        self.headers = dict(headers or {})
+        super().__init__(self.text)
+
+
+class BadRequest(AppError):
+    status, code, message = 400, "bad_request", "The request could not be understood"
+
+
+class Unauthorized(AppError):
+    """The caller is unknown (RFC 9110 §15.5.2: always with WWW-Authenticate)."""
+
+    status, code, message = 401, "unauthorized", "Sign in first"
+
+    def __init__(self, message: str | None = None, *, challenge: str = "Bearer") -> None:
+        super().__init__(message, headers={"WWW-Authenticate": challenge})
+
+
+class Forbidden(AppError):
+    status, code, message = 403, "forbidden", "You are not permitted to do this"
+
+
+class NotFound(AppError):
+    status, code, message = 404, "not_found", "There is nothing here"
+
+
+class Conflict(AppError):
+    status, code, message = 409, "conflict", "This clashes with what is stored"
+
+
+class PreconditionFailed(AppError):
+    status, code, message = 412, "precondition_failed", "The record has changed since you read it"
+
+
+class Unprocessable(AppError):
+    status, code, message = 422, "invalid", "Some values are not acceptable"
+
+
+class Unavailable(AppError):
+    """A service that we need is away for now (always with Retry-After, in seconds)."""
+
+    status, code, message = 503, "unavailable", "Temporarily unavailable, please retry"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, headers=RETRY_AFTER)
+
+
+HTTP_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "content_too_large",
+    415: "unsupported_media_type",
+    431: "headers_too_large",
+}
+
+
+def error_response(
+    scope: Scope,
+    status: int,
+    code: str,
+    message: str,
+    *,
+    details: Any | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The error shape as a response; for middleware, which cannot raise into the handlers below."""
+    error: dict[str, Any] = {"code": code, "message": message}
+    if details is not None:
+        error["details"] = details
+    # A path may hold bytes that are no UTF-8: the server decodes them to lone surrogates, which JSON cannot carry.
+    path = scope["path"].encode("utf-8", "replace").decode()
+    content = {"error": error, "path": path, "request_id": request_id.get()}
+    return JSONResponse(content, status_code=status, headers=dict(headers or {}))
+
+
+async def _app_error(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, AppError)
+    return error_response(
+        request.scope, exc.status, exc.code, exc.text, details=exc.details, headers=exc.headers
+    )
+
+
+async def _http_error(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, HTTPException)
+    code = HTTP_CODES.get(exc.status_code, "http_error")
+    return error_response(request.scope, exc.status_code, code, str(exc.detail), headers=exc.headers)
+
+
+async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
+    """422 with a line per offending field; the values themselves are not echoed (they may be secrets)."""
+    assert isinstance(exc, RequestValidationError)
+    details = [
+        {"field": ".".join(_printable(part) for part in error["loc"]), "message": error["msg"], "type": error["type"]}
+        for error in exc.errors()
+    ]
+    return error_response(request.scope, 422, Unprocessable.code, Unprocessable.message, details=details)
+
+
+def _printable(part: object) -> str:
+    return str(part).encode("utf-8", "replace").decode()
+
+
+async def _stale(request: Request, exc: Exception) -> JSONResponse:
+    return error_response(request.scope, 409, Conflict.code, "Somebody else changed this record at the same time")
+
+
+async def _database_error(request: Request, exc: Exception) -> JSONResponse:
+    """What a database refused, told apart: a clash is 409, a value it cannot hold is 422, an outage is 503."""
+    if isinstance(exc, IntegrityError):
+        log.info("integrity_error", error=str(exc.orig))
+        return error_response(request.scope, 409, Conflict.code, Conflict.message)
+    sqlstate = str(getattr(getattr(exc, "orig", None), "sqlstate", "") or "")
+    if isinstance(exc, DataError) or sqlstate.startswith("22"):  # SQL standard class 22: data exception
+        return error_response(request.scope, 422, Unprocessable.code, Unprocessable.message)
+    outage = isinstance(exc, OperationalError | PoolTimeout | OSError) or (
+        isinstance(exc, DBAPIError) and exc.connection_invalidated
+    )
+    if outage or sqlstate[:2] in {"08", "53", "57", "40"}:  # connection, resources, operator, rollback
+        log.warning("database_unavailable", error=str(exc))
+        return error_response(
+            request.scope, 503, Unavailable.code, Unavailable.message, headers=RETRY_AFTER
+        )
+    raise exc
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers that render every error in the one shape."""
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(StaleDataError, _stale)
+    for outage in (DBAPIError, PoolTimeout, ConnectionError, socket.gaierror):
+        app.add_exception_handler(outage, _database_error)
+
+
+class CatchAll:
+    """Innermost middleware: turns a bug into a 500 in the one shape, so that outer middleware still adds its headers.
+
+    Starlette's own place for this is outside every middleware: its 500 has no request id and no security headers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception:
+            log.exception("unhandled_error", path=scope["path"])
+            if started:
+                raise
+            response = error_response(scope, 500, AppError.code, AppError.message)
+            await response(scope, receive, send)

@@ -1,0 +1,113 @@
+"""The contract: all that a feature can contribute, and the registry that reads it. Adding or removing one is one line."""
+
+import importlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi import APIRouter, FastAPI
+from sqlmodel import Session as SyncSession
+from starlette.middleware import Middleware
+
+from backend.core.auth import Authenticator, ConsoleSignIn, Permission
+from backend.core.config import EnvSettings, Settings
+from backend.core.console import ConsoleView
+from backend.core.health import Probe
+
+
+class Seed(Protocol):
+    """Writes demo data; call `advance(n)` after every n records."""
+
+    def __call__(self, session: SyncSession, count: int, advance: Callable[[int], object]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """What one feature contributes. Declarative on purpose: the whole list is readable here."""
+
+    name: str
+    summary: str
+    needs: tuple[str, ...] = ()  # features whose code or tables this one uses; nothing else may be imported
+    settings: type[EnvSettings] | None = None
+    v1: APIRouter | None = None  # under /api/v1, and under /api/v2 unless redefined there
+    v2: APIRouter | None = None  # under /api/v2 only
+    root: APIRouter | None = None  # outside the API versions
+    middleware: Callable[[Settings], Middleware] | None = None  # pure ASGI; registry order is outermost first
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
+    authenticators: tuple[Authenticator, ...] = ()
+    console_sign_in: ConsoleSignIn | None = None
+    permissions: tuple[Permission, ...] = ()
+    admin: tuple[type[ConsoleView], ...] = ()
+    health: Mapping[str, Probe] | None = None
+    seed: Seed | None = None
+
+
+class BadFeature(RuntimeError):
+    """The registry and the features disagree; the message says how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """The features of one app, in order, with what they contribute put together."""
+
+    features: tuple[Feature, ...]
+
+    @property
+    def authenticators(self) -> tuple[Authenticator, ...]:
+        return tuple(one for feature in self.features for one in feature.authenticators)
+
+    @property
+    def permissions(self) -> dict[str, Permission]:
+        return {one.name: one for feature in self.features for one in feature.permissions}
+
+    @property
+    def console_sign_in(self) -> ConsoleSignIn | None:
+        return next((feature.console_sign_in for feature in self.features if feature.console_sign_in), None)
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        return {name: probe for feature in self.features for name, probe in (feature.health or {}).items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    def offences(self, settings: Settings) -> list[str]:
+        """Every reason why these settings, the kernel's and the features', are unfit for production."""
+        sections = [feature.settings() for feature in self.features if feature.settings]
+        return [line for section in (settings, *sections) for line in section.offences(settings)]
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Enter every feature's lifespan in order; leave them in reverse."""
+        async with AsyncExitStack() as stack:
+            for feature in self.features:
+                if feature.lifespan:
+                    await stack.enter_async_context(feature.lifespan(app))
+            yield
+
+
+def load(package: str, names: Iterable[str], *, off: Iterable[str] = ()) -> Registry:
+    """Import `package.name` for each name and take its `feature`.
+
+    Features named in `off` are left out of the registry (their tables stay known, as all are imported).
+    BadFeature when a name is unknown, listed twice, or needs something that is off or comes later.
+    """
+    names, off = tuple(names), frozenset(off)
+    if unknown := off - set(names):
+        raise BadFeature(f"FEATURES_OFF names unknown features: {', '.join(sorted(unknown))}")
+    features: list[Feature] = []
+    for name in names:
+        feature: Feature = importlib.import_module(f"{package}.{name}").feature
+        if feature.name != name:
+            raise BadFeature(f"{package}.{name} calls itself {feature.name!r}")
+        if name in off:
+            continue
+        present = {one.name for one in features}
+        if name in present:
+            raise BadFeature(f"{name!r} is listed twice")
+        if missing := set(feature.needs) - present:
+            raise BadFeature(f"{name!r} needs {', '.join(sorted(missing))}: list it before, and do not switch it off")
+        features.append(feature)
+    return Registry(features=tuple(features))

@@ -1,0 +1,26 @@
+"""What every editable table has: a key, times, and a version that makes concurrent edits visible."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import Integer
+from sqlalchemy.orm import declared_attr
+from sqlmodel import Field, SQLModel
+
+
+def utc_now() -> datetime:
+    """Now, aware, in UTC, to the second: MySQL keeps no more, and all databases shall agree."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class Record(SQLModel):
+    """Base of editable tables. `version` starts at 1 and grows with every UPDATE; a concurrent one is StaleDataError."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    created_at: datetime = Field(default_factory=utc_now, nullable=False)
+    updated_at: datetime = Field(default_factory=utc_now, nullable=False, sa_column_kwargs={"onupdate": utc_now})
+    version: int = Field(default=1, sa_type=Integer, nullable=False)
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
+        return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined]

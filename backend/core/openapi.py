@@ -1,0 +1,56 @@
+"""What the OpenAPI document says beyond FastAPI's own: our error shape on every operation, the permissions as scopes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+
+from backend.core.errors import ErrorBody
+from backend.core.feature import Registry
+
+ERROR_REF = {"$ref": "#/components/schemas/ErrorBody"}
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": ERROR_REF}}}
+
+
+def _document_errors(path: str, operation: dict[str, Any]) -> None:
+    responses: dict[str, Any] = operation.setdefault("responses", {})
+    if "422" in responses:
+        responses["422"] = _error("Some values are not acceptable; `details` has a line per field")
+    if operation.get("security"):
+        responses["401"] = _error("Not signed in")
+        if any(scopes for scheme in operation["security"] for scopes in scheme.values()):
+            responses["403"] = _error("Signed in, but not permitted")
+    if "{" in path:
+        responses.setdefault("404", _error("No such record"))
+    for status, response in responses.items():  # statuses that a route declares without a body of its own
+        if status >= "400" and "content" not in response:
+            response["content"] = {"application/json": {"schema": ERROR_REF}}
+    responses["default"] = _error("Any other error")
+
+
+def customise(app: FastAPI, registry: Registry) -> Callable[[], dict[str, Any]]:
+    """A replacement for `app.openapi` that builds the document once."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        document = plain()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        body = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= body.pop("$defs", {})
+        schemas["ErrorBody"] = body
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                _document_errors(path, operation)
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for scheme in document["components"].get("securitySchemes", {}).values():
+            for flow in scheme.get("flows", {}).values():
+                flow["scopes"] = {name: one.summary for name, one in sorted(registry.permissions.items())}
+        return document
+
+    return openapi

@@ -1,0 +1,46 @@
+"""/api/v1 and /api/v2 from the features' routers: v2 is its own routes plus every v1 route it did not redefine."""
+
+from collections.abc import Callable, Iterable
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from backend.core.feature import Registry
+
+
+def _key(route: BaseRoute) -> tuple[object, ...]:
+    return (getattr(route, "path", None), frozenset(getattr(route, "methods", None) or ()))
+
+
+def overlay(base: Iterable[BaseRoute], changes: Iterable[BaseRoute]) -> list[BaseRoute]:
+    """`changes`, then what `base` has at other paths or methods.
+
+    Including both routers plainly would serve one route and document the other.
+    """
+    changes = list(changes)
+    redefined = {_key(route) for route in changes}
+    return [*changes, *(route for route in base if _key(route) not in redefined)]
+
+
+def _operation_id(version: str) -> Callable[[APIRoute], str]:
+    return lambda route: f"{version}_{route.name}"
+
+
+def _routes(routers: Iterable[APIRouter | None]) -> list[BaseRoute]:
+    return [route for router in routers if router for route in router.routes]
+
+
+def include(app: FastAPI, registry: Registry) -> None:
+    """Serve both versions of the API. Operation ids start with the version: `v1_create_item`."""
+    v1 = _routes(feature.v1 for feature in registry.features)
+    v2 = overlay(v1, _routes(feature.v2 for feature in registry.features))
+    for version, routes in (("v1", v1), ("v2", v2)):
+        app.include_router(
+            APIRouter(routes=routes),
+            prefix=f"/api/{version}",
+            generate_unique_id_function=_operation_id(version),
+        )
+    for feature in registry.features:
+        if feature.root:
+            app.include_router(feature.root, generate_unique_id_function=lambda route: route.name)

@@ -1,0 +1,45 @@
+"""Items in the console."""
+
+from typing import Any, ClassVar
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+from wtforms import DecimalField, TextAreaField
+
+from backend.core.auth import Principal
+from backend.core.console import ConsoleView
+from backend.features.items import service
+from backend.features.items.models import Item
+from backend.features.items.schemas import ItemIn
+
+
+class ItemView(ConsoleView, model=Item):
+    read, write = "items:manage", "items:manage"
+    form_schema = ItemIn
+    icon = "fa-solid fa-box"
+    column_list: ClassVar[list[Any]] = [Item.id, Item.name, Item.price, Item.stock, Item.owner_id, Item.created_at]
+    column_details_list: ClassVar[list[Any]] = [*column_list, Item.description, Item.updated_at, Item.version]
+    column_searchable_list: ClassVar[list[Any]] = [Item.name, Item.description]
+    column_sortable_list: ClassVar[list[Any]] = [Item.id, Item.name, Item.price, Item.stock, Item.created_at]
+    column_labels: ClassVar[dict[Any, str]] = {
+        "id": "ID",
+        "name": "Name",
+        "description": "Description",
+        "price": "Price",
+        "stock": "Stock",
+        "owner_id": "Owner",
+        "created_at": "Created",
+        "updated_at": "Updated",
+        "version": "Version",
+    }
+    form_columns: ClassVar[list[Any]] = [Item.name, Item.description, Item.price, Item.stock]
+    form_overrides: ClassVar[dict[Any, Any]] = {"description": TextAreaField, "price": DecimalField}
+    form_args: ClassVar[dict[str, Any]] = {"price": {"places": 2}}
+
+    async def create(self, session: AsyncSession, form: ItemIn, caller: Principal) -> Item:
+        return await service.create_item(session, owner_id=caller.id, **form.model_dump())
+
+    async def change(self, session: AsyncSession, record: Item, form: ItemIn, caller: Principal) -> Item:
+        return await service.update_item(session, record, **form.model_dump())
+
+    async def remove(self, session: AsyncSession, record: Item, caller: Principal) -> None:
+        await service.delete_item(session, record)

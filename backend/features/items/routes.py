@@ -1,0 +1,101 @@
+"""/store/items: list, page, read, create, replace, change, delete."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from backend.core.auth import Principal, requires
+from backend.core.db import Session
+from backend.core.paging import Cursor, Limit, Page, PageNumber, Slice, decode_cursor, encode_cursor
+from backend.core.preconditions import IfMatch, check_if_match, etag
+from backend.core.schemas import Id, Search
+from backend.features.items import service
+from backend.features.items.models import Item
+from backend.features.items.schemas import ItemIn, ItemOut, ItemPatch
+
+router = APIRouter(prefix="/store/items", tags=["items"])
+
+Reader = Annotated[Principal, requires("items:read")]
+Writer = Annotated[Principal, requires("items:write")]
+Q = Annotated[Search, Query(description="Part of the name or the description")]
+
+CHANGED = {
+    409: {"description": "Somebody else changed the item at the same time"},
+    412: {"description": "The item has changed since you read it"},
+}
+
+
+def _shown(item: Item, response: Response) -> ItemOut:
+    response.headers["ETag"] = etag(item.version)
+    return ItemOut.model_validate(item)
+
+
+@router.get("", responses={400: {"description": "The cursor is not one of ours"}})
+async def list_items(
+    request: Request,
+    response: Response,
+    session: Session,
+    caller: Reader,
+    q: Q = "",
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Slice[ItemOut]:
+    """Items, newest first. Follow `next` (or the `Link` header) for more: every page costs the same."""
+    rows = await service.list_items(session, q=q, before=decode_cursor(cursor), limit=limit + 1)
+    items = [ItemOut.model_validate(row) for row in rows[:limit]]
+    following = encode_cursor(items[-1].id) if len(rows) > limit else None
+    if following:
+        url = request.url.include_query_params(cursor=following)
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'  # RFC 8288
+    return Slice[ItemOut](items=items, next=following)
+
+
+@router.get("/paged")
+async def page_items(session: Session, caller: Reader, query: PageNumber, q: Q = "") -> Page[ItemOut]:
+    """Items by page number, newest first, with the total."""
+    rows, total = await service.page_items(session, query, q=q)
+    return Page[ItemOut].of([ItemOut.model_validate(row) for row in rows], query, total)
+
+
+@router.get("/{item_id}")
+async def read_item(item_id: Id, session: Session, response: Response, caller: Reader) -> ItemOut:
+    """One item, with its `ETag`."""
+    return _shown(await service.get_item(session, item_id), response)
+
+
+@router.post("", status_code=201)
+async def create_item(
+    body: ItemIn, request: Request, session: Session, response: Response, caller: Writer
+) -> ItemOut:
+    """Put an item up for sale; it is yours."""
+    item = await service.create_item(session, owner_id=caller.id, **body.model_dump())
+    response.headers["Location"] = f"{request.url.path}/{item.id}"
+    return _shown(item, response)
+
+
+@router.put("/{item_id}", responses=CHANGED)
+async def put_item(
+    item_id: Id, body: ItemIn, session: Session, response: Response, caller: Writer, if_match: IfMatch = None
+) -> ItemOut:
+    """Replace an item of yours; fields left out take their defaults."""
+    item = await service.get_own_item(session, item_id, caller=caller)
+    check_if_match(if_match, item.version)
+    return _shown(await service.update_item(session, item, **body.model_dump()), response)
+
+
+@router.patch("/{item_id}", responses=CHANGED)
+async def patch_item(
+    item_id: Id, body: ItemPatch, session: Session, response: Response, caller: Writer, if_match: IfMatch = None
+) -> ItemOut:
+    """Change some fields of an item of yours. Send the `ETag` you read as `If-Match` to overwrite nobody's edit."""
+    item = await service.get_own_item(session, item_id, caller=caller)
+    check_if_match(if_match, item.version)
+    return _shown(await service.update_item(session, item, **body.model_dump(exclude_unset=True)), response)
+
+
+@router.delete("/{item_id}", status_code=204, responses=CHANGED)
+async def delete_item(item_id: Id, session: Session, caller: Writer, if_match: IfMatch = None) -> None:
+    """Delete an item of yours."""
+    item = await service.get_own_item(session, item_id, caller=caller)
+    check_if_match(if_match, item.version)
+    await service.delete_item(session, item)

@@ -1,0 +1,47 @@
+"""Every request has an id: the caller's `X-Request-ID` when it looks sane, else a new one.
+
+It goes into the response header, every error body and every log line of that request.
+"""
+
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.core.context import request_id
+from backend.core.feature import Feature
+
+HEADER = "X-Request-ID"
+SANE = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+class RequestId:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(HEADER, "")
+        current = given if SANE.fullmatch(given) else uuid.uuid4().hex
+        token = request_id.set(current)
+
+        async def add_header(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[HEADER] = current
+            await send(message)
+
+        try:
+            await self.app(scope, receive, add_header)
+        finally:
+            request_id.reset(token)
+
+
+feature = Feature(
+    name="request_id",
+    summary="X-Request-ID on every answer, error body and log line",
+    middleware=lambda settings: Middleware(RequestId),
+)

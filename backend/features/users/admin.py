@@ -1,0 +1,58 @@
+"""Accounts in the console."""
+
+from typing import Any, ClassVar
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+from wtforms import Form, PasswordField, SelectField
+
+from backend.core.auth import Principal
+from backend.core.console import ConsoleView
+from backend.features.users import service
+from backend.features.users.models import User
+from backend.features.users.schemas import UserForm
+
+ROLES = [(role, role) for role in ("user", "staff", "admin")]
+
+
+class UserView(ConsoleView, model=User):
+    read, write = "users:read", "users:write"
+    form_schema = UserForm
+    icon = "fa-solid fa-users"
+    column_list: ClassVar[list[Any]] = [User.id, User.email, User.full_name, User.role, User.is_active, User.created_at]
+    column_details_list: ClassVar[list[Any]] = [*column_list, User.updated_at, User.version]
+    column_searchable_list: ClassVar[list[Any]] = [User.email, User.full_name]
+    column_sortable_list: ClassVar[list[Any]] = [User.id, User.email, User.role, User.created_at]
+    column_labels: ClassVar[dict[Any, str]] = {
+        "id": "ID",
+        "email": "E-mail",
+        "full_name": "Name",
+        "role": "Role",
+        "is_active": "Active",
+        "created_at": "Created",
+        "updated_at": "Updated",
+        "version": "Version",
+    }
+    form_columns: ClassVar[list[Any]] = [User.email, User.full_name, User.role, User.is_active]
+    form_overrides: ClassVar[dict[Any, Any]] = {"role": SelectField}
+    form_args: ClassVar[dict[str, Any]] = {"role": {"choices": ROLES}}
+
+    async def scaffold_form(self, rules: list[str] | None = None) -> type[Form]:
+        form = await super().scaffold_form(rules)
+        password = PasswordField(
+            "Password",
+            description="Leave empty to keep the one there is; a new one signs the person out of the console",
+            render_kw={"class": "form-control", "autocomplete": "new-password"},
+        )
+        return type(form.__name__, (form,), {"password": password})
+
+    async def create(self, session: AsyncSession, form: UserForm, caller: Principal) -> User:
+        return await service.create_user(
+            session, password=form.password.get_secret_value(), **form.model_dump(exclude={"password"})
+        )
+
+    async def change(self, session: AsyncSession, record: User, form: UserForm, caller: Principal) -> User:
+        password = form.password.get_secret_value() or None
+        return await service.update_user(session, record, password=password, **form.model_dump(exclude={"password"}))
+
+    async def remove(self, session: AsyncSession, record: User, caller: Principal) -> None:
+        await service.delete_user(session, record)

@@ -1,0 +1,99 @@
+"""What goes in and out of the accounts API."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, EmailStr, Field, SecretStr, StringConstraints
+
+from backend.core.schemas import NO_NUL, TRIMMED, Input, Output, Search, absent
+
+Role = Literal["user", "staff", "admin"]
+Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254, examples=["ada@example.com"])]
+FullName = Annotated[str, StringConstraints(max_length=200, pattern=rf"{TRIMMED}|^$"), Field(examples=["Ada Lovelace"])]
+Password = Annotated[
+    SecretStr, Field(min_length=1, max_length=128, examples=["correct horse battery staple"])
+]
+
+
+class Signup(Input):
+    """A new account for oneself."""
+
+    email: Email
+    password: Password
+    full_name: FullName = ""
+
+
+class ProfilePatch(Input):
+    """What people may change about themselves."""
+
+    full_name: FullName = absent()
+
+
+class UserPut(Input):
+    """An account as an administrator states it; the password stays as it is."""
+
+    email: Email
+    full_name: FullName = ""
+    role: Role = "user"
+    is_active: bool = True
+
+
+class UserCreate(UserPut):
+    """A new account, made by an administrator."""
+
+    password: Password
+
+
+class UserPatch(Input):
+    """The fields to change; what is left out stays."""
+
+    email: Email = absent()
+    full_name: FullName = absent()
+    role: Role = absent()
+    is_active: bool = absent()
+    password: Password = absent()
+
+
+class UserForm(UserPut):
+    """The console's form: an empty password leaves it as it is."""
+
+    password: SecretStr = Field(SecretStr(""), max_length=128)
+
+
+class UserOut(Output):
+    """An account as others may see it: never the password hash."""
+
+    id: int
+    email: str
+    full_name: str
+    role: Role
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+class Me(UserOut):
+    """One's own account, and what this token may do."""
+
+    permissions: list[str]
+
+
+class Token(BaseModel):
+    """OAuth2 access token answer (RFC 6749 §5.1); `expires_in` in seconds."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"
+    expires_in: int
+    scope: str
+
+
+class UserFilter(BaseModel):
+    """Which accounts to list, and in which order."""
+
+    q: Search = Field("", description="Part of the e-mail address or the name")
+    role: Role | None = None
+    is_active: bool | None = None
+    created_from: datetime | None = Field(None, description="Not older than this")
+    created_to: datetime | None = Field(None, description="Older than this")
+    sort: Literal["id", "-id", "email", "-email", "created_at", "-created_at"] = "id"

@@ -1,0 +1,81 @@
+"""Composition root: the only module that knows everything, and that nothing imports.
+
+Run it with `uvicorn --factory backend.main:create_app`.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+import admin
+import frontend
+from backend import __version__
+from backend.core import errors, feature, logging, openapi, redis, versioning
+from backend.core.config import Settings, UnsafeSettings
+from backend.core.db import Database
+from backend.core.health import Health
+from backend.features import FEATURES
+
+log = structlog.get_logger(__name__)
+
+SUMMARY = "A batteries-included FastAPI starter that you clone and own."
+
+
+def _refuse_unsafe(settings: Settings, registry: feature.Registry) -> None:
+    """Production does not start with unsafe values; staging says which they are."""
+    offences = registry.offences(settings)
+    if offences and settings.environment == "production":
+        raise UnsafeSettings(offences)
+    if settings.environment == "staging":
+        for offence in offences:
+            log.warning("unsafe_setting", offence=offence)
+
+
+async def _database_probe(app: FastAPI) -> None:
+    await app.state.database.ping()
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    database: Database = app.state.database
+    await database.start()
+    async with app.state.registry.lifespan(app):
+        yield
+    if app.state.redis is not None:
+        await app.state.redis.aclose()
+    await database.close()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The whole application. UnsafeSettings in production with values that only development may have."""
+    settings = settings or Settings()
+    logging.configure(settings)
+    registry = feature.load("backend.features", FEATURES, off=settings.features_off)
+    _refuse_unsafe(settings, registry)
+    middleware = [one.middleware(settings) for one in registry.features if one.middleware]
+    app = FastAPI(
+        title=settings.api.title,
+        summary=SUMMARY,
+        version=__version__,
+        root_path=settings.api.root_path,
+        lifespan=_lifespan,
+        middleware=[*middleware, Middleware(errors.CatchAll)],
+        docs_url=None,  # the docs feature serves these pages from our own files
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.settings = settings
+    app.state.registry = registry
+    app.state.database = Database(settings.database)
+    app.state.redis = redis.connect(settings.redis)
+    probes = {"database": _database_probe, **({"redis": redis.probe} if app.state.redis else {}), **registry.probes}
+    app.state.health = Health(app, probes)
+    errors.install(app)
+    versioning.include(app, registry)
+    app.openapi = openapi.customise(app, registry)  # type: ignore[method-assign]
+    admin.mount(app)
+    frontend.mount(app)
+    return app
