@@ -6,7 +6,7 @@ as a subclass of `EnvSettings` with `env_prefix="SECTION__"`.
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import (
@@ -73,9 +73,24 @@ class EnvSettings(BaseSettings):
         env_file = os.environ.get("ENV_FILE", ".env")
         return init_settings, _Environment(settings_cls), _EnvFile(settings_cls, env_file=env_file)
 
+    @classmethod
+    def current(cls) -> Self:
+        """This process's instance, read from the environment at first use."""
+        if cls not in _current:
+            _current[cls] = cls()
+        return cast(Self, _current[cls])
+
     def offences(self, settings: "Settings") -> list[str]:
         """What makes these values unfit for production, a sentence each; none when fit."""
         return []
+
+
+_current: dict[type[EnvSettings], EnvSettings] = {}
+
+
+def forget_current() -> None:
+    """Make the next `current()` read the environment again: for tests that change it."""
+    _current.clear()
 
 
 class ApiSettings(BaseModel):

@@ -75,7 +75,7 @@ class Registry:
 
     def offences(self, settings: Settings) -> list[str]:
         """Every reason why these settings, the kernel's and the features', are unfit for production."""
-        sections = [feature.settings() for feature in self.features if feature.settings]
+        sections = [feature.settings.current() for feature in self.features if feature.settings]
         return [line for section in (settings, *sections) for line in section.offences(settings)]
 
     @asynccontextmanager

@@ -26,7 +26,7 @@ class CorsSettings(EnvSettings):
 
 
 def middleware(settings: Settings) -> Middleware:
-    cors = CorsSettings()
+    cors = CorsSettings.current()
     return Middleware(
         CORSMiddleware,
         allow_origins=cors.allowed_origins,

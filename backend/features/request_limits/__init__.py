@@ -53,7 +53,7 @@ class RequestLimits:
 
 
 def middleware(settings: Settings) -> Middleware:
-    limits = RequestLimitsSettings()
+    limits = RequestLimitsSettings.current()
     return Middleware(RequestLimits, body_bytes=limits.body_bytes, header_bytes=limits.header_bytes)
 
 

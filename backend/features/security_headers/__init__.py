@@ -60,7 +60,7 @@ class SecurityHeaders:
 
 
 def middleware(settings: Settings) -> Middleware:
-    seconds = SecurityHeadersSettings().hsts_seconds if settings.environment != "development" else 0
+    seconds = SecurityHeadersSettings.current().hsts_seconds if settings.environment != "development" else 0
     hsts = {"Strict-Transport-Security": f"max-age={seconds}; includeSubDomains"} if seconds else {}
     return Middleware(SecurityHeaders, headers=HEADERS | hsts)
 

@@ -53,5 +53,5 @@ feature = Feature(
     name="trusted_hosts",
     summary="400 for Host headers that are not ours",
     settings=TrustedHostsSettings,
-    middleware=lambda settings: Middleware(TrustedHosts, allowed=TrustedHostsSettings().allowed),
+    middleware=lambda settings: Middleware(TrustedHosts, allowed=TrustedHostsSettings.current().allowed),
 )

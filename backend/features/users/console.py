@@ -27,7 +27,7 @@ class ConsoleSessions:
 
     @property
     def lifetime(self) -> timedelta:
-        return timedelta(hours=UsersSettings().console_session_hours)
+        return timedelta(hours=UsersSettings.current().console_session_hours)
 
     async def start(self, request: Request, session: AsyncSession, name: str, password: str) -> str | None:
         try:

@@ -18,7 +18,7 @@ MIN_DISTINCT = 5  # characters
 
 @cache
 def _slots() -> anyio.CapacityLimiter:
-    return anyio.CapacityLimiter(UsersSettings().hashing_concurrency)
+    return anyio.CapacityLimiter(UsersSettings.current().hashing_concurrency)
 
 
 @cache
@@ -28,7 +28,7 @@ def _nobodys_hash() -> str:
 
 def check_strength(password: str, email: str) -> None:
     """Unprocessable, saying what to change, when a new password is too easy to guess."""
-    minimum = UsersSettings().password_min_length
+    minimum = UsersSettings.current().password_min_length
     problem = None
     if len(password) < minimum:
         problem = f"Use at least {minimum} characters"

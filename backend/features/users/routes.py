@@ -55,7 +55,7 @@ async def signup(body: Signup, session: Session, response: Response) -> UserOut:
 
     Public: a stranger has no account yet. `USERS__SIGNUP_OPEN=false` closes it.
     """
-    if not UsersSettings().signup_open:
+    if not UsersSettings.current().signup_open:
         raise Forbidden("Sign-up is closed; ask an administrator for an account")
     user = await service.create_user(
         session, email=body.email, password=body.password.get_secret_value(), full_name=body.full_name
@@ -75,7 +75,7 @@ async def create_token(
     settings = request.app.state.settings
     held = tokens.principal_of(user.id or 0, user.email, user.role, request.app.state.registry.permissions).permissions
     scopes = held & frozenset(form.scopes) if form.scopes else held
-    lifetime = timedelta(minutes=UsersSettings().access_token_minutes)
+    lifetime = timedelta(minutes=UsersSettings.current().access_token_minutes)
     response.headers["Cache-Control"] = "no-store"  # RFC 6749 §5.1
     return Token(
         access_token=tokens.issue(settings, user_id=user.id or 0, scopes=scopes, lifetime=lifetime),

@@ -1,0 +1,179 @@
+"""`python -m backend COMMAND`: what operators and the scripts run. One entry point for every process."""
+
+import argparse
+import asyncio
+import secrets
+import sys
+from pathlib import Path
+
+import uvicorn
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlmodel import col, select
+from tqdm import tqdm
+
+from backend.core import feature
+from backend.core.config import Settings, UnsafeSettings
+from backend.core.db import Database, sync_session
+from backend.core.errors import AppError
+from backend.features import FEATURES
+from backend.features.users import service as users
+from backend.features.users.models import User
+from backend.main import create_app
+
+ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ROOT / ".env"
+ADMIN_EMAIL = "admin@example.com"
+SEED_COUNT = 200  # records per feature
+PLACES = {
+    "/docs": "API documentation, to try things out",
+    "/admin": "the console",
+    "/status": "whether everything works",
+}
+GRACE = 30  # seconds that a stopping server gives to the requests it is serving
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve the app as the settings say; --reload restarts it when code changes."""
+    settings = Settings.current()
+    if settings.environment != "development":
+        create_app(settings)  # so that unsafe settings are said once, plainly, before any worker starts
+    uvicorn.run(
+        "backend.main:create_app",
+        factory=True,
+        host=settings.server.host,
+        port=settings.server.port,
+        workers=settings.server.workers,
+        reload=arguments.reload,
+        reload_dirs=[str(ROOT / part) for part in ("backend", "admin", "frontend")] if arguments.reload else None,
+        log_config=None,
+        server_header=False,
+        forwarded_allow_ips=settings.server.forwarded_allow_ips,
+        timeout_graceful_shutdown=GRACE,
+    )
+
+
+def dev(arguments: argparse.Namespace) -> None:
+    """All that a fresh clone needs, then the server: .env with a secret, tables, the first administrator."""
+    if not ENV_FILE.exists():
+        ENV_FILE.write_text(f"# Written by ./scripts/dev; .env.example lists every setting.\n{_secret_line()}\n")
+        ENV_FILE.chmod(0o600)
+    settings = Settings.current()
+    migrate(argparse.Namespace(revision="head"))
+    if arguments.seed:
+        seed(argparse.Namespace(count=SEED_COUNT))
+    base = f"http://{settings.server.host}:{settings.server.port}"
+    print(f"\n{settings.api.title} on {base}")
+    for path, meaning in PLACES.items():
+        print(f"  {base}{path:8} {meaning}")
+    admin(argparse.Namespace(email=ADMIN_EMAIL, first=True))
+    print("Stop with Ctrl+C\n", flush=True)
+    serve(argparse.Namespace(reload=not arguments.no_reload))
+
+
+def _secret_line() -> str:
+    return f"SECURITY__SECRET_KEY={secrets.token_urlsafe(48)}"
+
+
+def _alembic() -> Config:
+    return Config(ROOT / "alembic.ini")
+
+
+def migrate(arguments: argparse.Namespace) -> None:
+    """Bring the database to the newest revision, or to the one named."""
+    config = _alembic()
+    if arguments.revision == "head" or not arguments.revision.startswith("-"):
+        command.upgrade(config, arguments.revision)
+    else:
+        command.downgrade(config, arguments.revision)
+
+
+def new_migration(arguments: argparse.Namespace) -> None:
+    """Write the migration from the database as it is to the tables as the code declares them."""
+    config = _alembic()
+    number = len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1
+    slug = "_".join(arguments.message.lower().split())
+    command.revision(config, arguments.message, autogenerate=True, rev_id=f"{number:04d}_{slug}")
+
+
+def check_migrations(_arguments: argparse.Namespace) -> None:
+    """Fail when the tables that the code declares are not those of the newest revision."""
+    command.check(_alembic())
+
+
+async def _set_admin(email: str, *, only_first: bool) -> str | None:
+    database = Database(Settings.current().database)
+    password = secrets.token_urlsafe(12)
+    try:
+        async with database.session() as session:
+            admins = select(User.id).where(User.role == "admin", col(User.is_active))
+            if only_first and (await session.exec(admins)).first() is not None:
+                return None
+            user = (await session.exec(select(User).where(User.email == email.lower()))).first()
+            if user is None:
+                await users.create_user(session, email=email.lower(), password=password, role="admin")
+            else:
+                await users.update_user(session, user, password=password, role="admin", is_active=True)
+            await session.commit()
+            return password
+    finally:
+        await database.close()
+
+
+def admin(arguments: argparse.Namespace) -> None:
+    """Create an administrator, or give an existing account a new password and the role; prints the password once."""
+    password = asyncio.run(_set_admin(arguments.email, only_first=arguments.first))
+    if password is not None:
+        print(f"Admin: {arguments.email}\nPassword: {password}   (shown once; ./scripts/admin makes a new one)")
+
+
+def seed(arguments: argparse.Namespace) -> None:
+    """Add demo data from every feature that has some, with a progress bar."""
+    settings = Settings.current()
+    registry = feature.load("backend.features", FEATURES, off=settings.features_off)
+    with sync_session(settings.database) as session:
+        for one in registry.features:
+            if one.seed:
+                with tqdm(total=arguments.count, desc=one.name, unit="rows") as bar:
+                    one.seed(session, arguments.count, bar.update)
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m backend", description=__doc__)
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser("serve", help=serve.__doc__)
+    one.add_argument("--reload", action="store_true")
+    one.set_defaults(run=serve)
+    one = commands.add_parser("dev", help=dev.__doc__)
+    one.add_argument("--seed", action="store_true", help="add demo data")
+    one.add_argument("--no-reload", action="store_true", help="do not restart when code changes")
+    one.set_defaults(run=dev)
+    one = commands.add_parser("migrate", help=migrate.__doc__)
+    one.add_argument("revision", nargs="?", default="head", help="head (default), a revision, or a step back: -1")
+    one.set_defaults(run=migrate)
+    one = commands.add_parser("new-migration", help=new_migration.__doc__)
+    one.add_argument("message", help='what changes, such as "add item colour"')
+    one.set_defaults(run=new_migration)
+    one = commands.add_parser("check-migrations", help=check_migrations.__doc__)
+    one.set_defaults(run=check_migrations)
+    one = commands.add_parser("admin", help=admin.__doc__)
+    one.add_argument("email", nargs="?", default=ADMIN_EMAIL)
+    one.add_argument("--first", action="store_true", help="do nothing when there is an active administrator already")
+    one.set_defaults(run=admin)
+    one = commands.add_parser("seed", help=seed.__doc__)
+    one.add_argument("--count", type=int, default=SEED_COUNT, help="records per feature")
+    one.set_defaults(run=seed)
+    return root
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    try:
+        arguments.run(arguments)
+    except (UnsafeSettings, feature.BadFeature, AppError) as refusal:
+        sys.exit(str(refusal))
+
+
+if __name__ == "__main__":
+    main()

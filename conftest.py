@@ -1,0 +1,3 @@
+"""Loads the shared fixtures for every test in the tree."""
+
+pytest_plugins = ["backend.testing"]
