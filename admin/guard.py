@@ -1,37 +1,81 @@
-"""Cross-site request guard: SQLAdmin has no CSRF tokens, and signs out and runs actions by GET.
+"""What stands before the console: the cross-site request guard, and the catch-all for errors.
+
+SQLAdmin has no CSRF tokens, and serves actions by GET.
 
 The browser says where a request comes from (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/; `Origin` in older
-ones). What changes something must come from our own pages; a request that says nothing is refused.
+ones, and where there is no TLS). What changes something must come from our own pages; a request that says nothing is
+refused.
 """
 
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable
 
-from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ErrorPage = Callable[[Request, Exception], Awaitable[Response]]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+REFUSAL = "This request did not come from the console's own pages. Go back, load the page again, and retry."
 
 
 def changes_something(scope: Scope) -> bool:
-    parts = scope["path"].rstrip("/").split("/")
-    return scope["method"] not in SAFE_METHODS or parts[-1] == "logout" or "action" in parts
+    return scope["method"] not in SAFE_METHODS or "action" in scope["path"].split("/")
 
 
 def same_origin(headers: Headers) -> bool:
     if site := headers.get("sec-fetch-site"):
         return site == "same-origin"
-    origin = headers.get("origin", "")
-    return bool(origin) and urlsplit(origin).netloc == headers.get("host")
+    scheme, separator, authority = headers.get("origin", "").partition("://")
+    return bool(separator) and scheme in {"http", "https"} and authority == headers.get("host")
 
 
-class SameOriginGuard:
-    def __init__(self, app: ASGIApp) -> None:
+class Guard:
+    """Refuses what comes from other sites, and keeps pages out of caches: going back after signing out shows nothing."""
+
+    def __init__(self, app: ASGIApp, statics: str) -> None:
         self.app = app
+        self.statics = statics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and changes_something(scope) and not same_origin(Headers(scope=scope)):
-            refusal = PlainTextResponse("This request did not come from the console's own pages.", status_code=403)
-            await refusal(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        if changes_something(scope) and not same_origin(Headers(scope=scope)):
+            await PlainTextResponse(REFUSAL, status_code=403)(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":  # SQLAdmin takes every method but GET for a submitted form
+            scope = {**scope, "method": "GET"}
+        private = not scope["path"].removeprefix(scope["root_path"]).startswith(self.statics)
+
+        async def send_uncached(message: Message) -> None:
+            if private and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+            await send(message)
+
+        await self.app(scope, receive, send_uncached)
+
+
+class CatchAll:
+    """Turns a bug into a page of the console. Starlette's own place for this answers, and raises it again."""
+
+    def __init__(self, app: ASGIApp, page: ErrorPage) -> None:
+        self.app = app
+        self.page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception as exc:
+            if started or scope["type"] != "http":
+                raise
+            response = await self.page(Request(scope), exc)
+            await response(scope, receive, send)

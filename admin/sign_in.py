@@ -12,55 +12,62 @@ from backend.core.auth import ConsoleSignIn, Principal
 from backend.core.config import Settings
 from backend.core.db import Database
 
+COOKIE = "console_session"
 READING = frozenset({Action.LIST, Action.DETAILS, Action.EXPORT})
+
+
+async def text_fields(request: Request) -> FormData:
+    """The submitted form, text only: no view takes files, and SQLAdmin fails over one that it does not expect.
+
+    The client chooses the form's charset; some decode to lone surrogates, which no database takes.
+    """
+    form = await request.form()
+    fields = ((name, value) for name, value in form.multi_items() if isinstance(value, str))
+    return FormData([(name, value.encode("utf-8", "replace").decode()) for name, value in fields])
 
 
 class ConsoleAuthentication(AuthenticationBackend):
     """The cookie holds an opaque token; the session itself is on the server and ends there."""
 
-    def __init__(self, settings: Settings, database: Database, sign_in: ConsoleSignIn, path: str) -> None:
+    def __init__(self, settings: Settings, database: Database, sign_in: ConsoleSignIn) -> None:
         self.middlewares = []  # SQLAdmin's own keeps the session in the cookie, where signing out cannot end it
         self._database = database
         self._sign_in = sign_in
-        self._cookie: dict[str, Any] = {
-            "key": "console_session",
-            "path": path,
-            "httponly": True,
-            "samesite": "strict",
-            "secure": settings.environment != "development",
-        }
+        self._secure = settings.environment != "development"
 
-    def _token(self, request: Request) -> str | None:
-        return request.cookies.get(self._cookie["key"])
+    def _cookie(self, request: Request) -> dict[str, Any]:
+        path = request.scope["root_path"]  # where the console is mounted, behind whatever proxy prefix
+        return {"key": COOKIE, "path": path, "httponly": True, "samesite": "strict", "secure": self._secure}
 
     async def login(self, request: Request) -> Response | bool:
-        form: FormData = await request.form()
-        name, password = form.get("username"), form.get("password")
-        if not isinstance(name, str) or not isinstance(password, str) or "\x00" in name + password:
+        form = await text_fields(request)
+        name, password = str(form.get("username", "")), str(form.get("password", ""))
+        if "\x00" in name + password:
             return False
+        old = request.cookies.get(COOKIE)
         async with self._database.session() as session:
             token = await self._sign_in.start(request, session, name.strip(), password)
-            if old := self._token(request):
+            if token and old:
                 await self._sign_in.end(session, old)
             await session.commit()
         if token is None:
             return False
         response = RedirectResponse(request.url_for("admin:index"), status_code=303)
         lifetime = int(self._sign_in.lifetime.total_seconds())
-        response.set_cookie(value=token, max_age=lifetime, **self._cookie)
+        response.set_cookie(value=token, max_age=lifetime, **self._cookie(request))
         return response
 
     async def logout(self, request: Request) -> Response | bool:
-        if token := self._token(request):
+        if token := request.cookies.get(COOKIE):
             async with self._database.session() as session:
                 await self._sign_in.end(session, token)
                 await session.commit()
         response = RedirectResponse(request.url_for("admin:login"), status_code=303)
-        response.delete_cookie(**self._cookie)
+        response.delete_cookie(**self._cookie(request))
         return response
 
     async def authenticate(self, request: Request) -> Response | bool:
-        token = self._token(request)
+        token = request.cookies.get(COOKIE)
         if not token:
             return False
         async with self._database.session(reading=True) as session:

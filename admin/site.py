@@ -1,39 +1,88 @@
 """Builds the console for one app and mounts it."""
 
+import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from sqladmin import Admin
 from sqladmin.authentication import login_required
-from sqlalchemy.exc import DBAPIError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import NoMatchFound, Route
 
-from admin.guard import SameOriginGuard
-from admin.sign_in import ConsoleAuthentication, PermissionBackend
+from admin.guard import CatchAll, Guard
+from admin.sign_in import ConsoleAuthentication, PermissionBackend, text_fields
 from backend.core.config import Settings
+from backend.core.console import ConsoleView, Refused, refusal
 from backend.core.db import Database
+from backend.core.errors import RETRY_AFTER
 from backend.core.feature import Registry
 
 HERE = Path(__file__).parent
 PATH = "/admin"
 
+# What SQLAdmin would also serve: files named by columns and CSV uploads, which no view of ours has.
+UNUSED = frozenset({"import", "file_download", "file_preview"})
+# Pages beside the console, by the names of their routes; only those that this app has are shown.
+NEIGHBOURS = {"Status": "status", "API documentation": "swagger_ui"}
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A refused form is everyday life; SQLAdmin would log it as an error, with a traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], Refused))
+
 
 class Console(Admin):
     """SQLAdmin with the gaps in its request handling closed."""
 
-    async def _delete(self, request: Request) -> None:
-        if not request.query_params.get("pks"):  # SQLAdmin: 500
-            raise HTTPException(400, "Select at least one record")
-        await super()._delete(request)
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        middlewares = [Middleware(Guard, statics="/statics/"), Middleware(CatchAll, page=self._error_page)]
+        super().__init__(app, middlewares=middlewares, **options)
+        routes = [route for route in self.admin.router.routes if getattr(route, "name", "") not in UNUSED | {"logout"}]
+        # By POST: a link or an image of another site shall not sign anybody out.
+        self.admin.router.routes = [*routes, Route("/logout", self.logout, methods=["POST"], name="logout")]
+        self.admin.exception_handlers = {HTTPException: self._error_page}
 
+    async def _error_page(self, request: Request, exc: Exception) -> Response:
+        refused = refusal(exc)
+        context = {"status": refused.status, "message": str(refused)}
+        page = await self.templates.TemplateResponse(request, "sqladmin/error.html", context, refused.status)
+        page.headers.update(getattr(exc, "headers", None) or (RETRY_AFTER if refused.status == 503 else {}))
+        return page
 
-async def _bad_values(request: Request, exc: Exception) -> Response:
-    """Search and filter values that the database cannot take are the visitor's mistake, not ours."""
-    return Response("These values cannot be searched for.", status_code=400, media_type="text/plain")
+    def neighbours(self, request: Request) -> dict[str, str]:
+        """Label → path of the pages beside the console."""
+        prefix = request.scope.get("app_root_path", "")
+        found = {}
+        for label, name in NEIGHBOURS.items():
+            with suppress(NoMatchFound):
+                found[label] = prefix + self.app.url_path_for(name)
+        return found
+
+    @login_required
+    async def delete(self, request: Request) -> Response:
+        """Delete the records named in `pks`, all or none; answers with the address to go to, or says why not."""
+        view = self._find_model_view(request.path_params["identity"])
+        assert isinstance(view, ConsoleView)
+        if not view._can_delete_any(request):
+            raise HTTPException(403)
+        pks = request.query_params.get("pks", "").split(",")
+        if pks == [""] or len(pks) > max(view.page_size_options):
+            raise HTTPException(400, "Select at least one record, and no more than a page of them")
+        try:
+            await view.delete_records(request, pks)
+        except Refused as exc:
+            return PlainTextResponse(str(exc), exc.status)
+        return PlainTextResponse(str(request.url_for("admin:list", identity=view.identity)))
+
+    @staticmethod
+    async def _handle_form_data(request: Request, obj: Any = None) -> FormData:
+        return await text_fields(request)
 
 
 def mount(app: FastAPI) -> None:
@@ -50,13 +99,13 @@ def mount(app: FastAPI) -> None:
         base_url=PATH,
         title=settings.api.title,
         templates_dir=str(HERE / "templates"),
-        middlewares=[Middleware(SameOriginGuard)],
-        authentication_backend=ConsoleAuthentication(settings, database, registry.console_sign_in, PATH),
+        static_files_kwargs={"directory": HERE / "static"},
+        authentication_backend=ConsoleAuthentication(settings, database, registry.console_sign_in),
         authorization_backend=permissions,
     )
     console.admin.state.database = database
     console.admin.state.registry = registry
-    console.admin.exception_handlers |= {DBAPIError: _bad_values}
+    logging.getLogger("sqladmin.application").addFilter(_is_news)
     for feature in registry.features:
         for view in feature.admin:
             permissions.permissions[view.identity] = (view.read, view.write)

@@ -63,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         root_path=settings.api.root_path,
         lifespan=_lifespan,
         middleware=[*middleware, Middleware(errors.CatchAll)],
+        openapi_url=None,  # ours is in core.openapi
         docs_url=None,  # the docs feature serves these pages from our own files
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.health = Health(app, probes)
     errors.install(app)
     versioning.include(app, registry)
+    app.include_router(openapi.router)
     app.openapi = openapi.customise(app, registry)  # type: ignore[method-assign]
     admin.mount(app)
     frontend.mount(app)

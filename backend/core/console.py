@@ -1,29 +1,99 @@
 """The base of the console's views: SQLAdmin's `ModelView` with its sharp edges taken off. Views live in the features.
 
 A view reads through SQLAdmin and writes through its feature's service: the rules of the API hold in the console too.
-What depends on SQLAdmin's inside is here and in the `admin` package.
+What depends on SQLAdmin's inside is here, in `console_forms` and in the `admin` package.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import NoneType
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ValidationError
+import structlog
+from markupsafe import Markup
+from pydantic import BaseModel
 from sqladmin import ModelView
-from sqlalchemy import Select
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqladmin.pagination import Pagination
+from sqlalchemy import Select, String, cast, or_
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from wtforms import Form
 
 from backend.core.auth import Principal
+from backend.core.console_forms import VERSION, held_to, stated
 from backend.core.db import MAX_ID, Database
+from backend.core.errors import AppError, Forbidden, NotFound
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+SEARCH_MAX = 100  # characters, as in the API
+
 CLASH = "This clashes with what is stored: another record has the same value, or needs this one"
-STALE = "Somebody else changed this record at the same time; load it again"
-REFUSED = "The database did not accept these values"
+STALE = "Somebody else changed this record in the meantime. Open it again to see what is stored now"
+UNSTORABLE = "The database cannot take these values"
+UNAVAILABLE = "The database does not answer. Try again in a moment"
+OUR_FAULT = "Something went wrong on our side. It has been logged"
+NO_SUCH_RECORD = "There is no such record"
+
+
+class Refused(ValueError):
+    """What the person at the console asked for cannot be; the sentence says why, without SQL or secrets."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+def refusal(exc: BaseException) -> Refused:
+    """Any exception, as a sentence and a status. What is a bug is logged: nobody else will."""
+    match exc:
+        case Refused():
+            return exc
+        case AppError():
+            return Refused(exc.text, exc.status)
+        case HTTPException():
+            return Refused(exc.detail, exc.status_code)
+        case IntegrityError():
+            return Refused(CLASH, 409)
+        case StaleDataError():
+            return Refused(STALE, 409)
+        case PoolTimeout() | OperationalError() | OSError():
+            return Refused(UNAVAILABLE, 503)
+        case DBAPIError():
+            return Refused(UNAVAILABLE, 503) if exc.connection_invalidated else Refused(UNSTORABLE)
+        case _:
+            log.error("console_error", exc_info=exc)
+            return Refused(OUR_FAULT, 500)
+
+
+def record_id(text: str) -> int:
+    """The id in an address; a bad one is 404, as in the API (SQLAdmin: 500)."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_ID)) and 0 < int(text) <= MAX_ID):
+        raise HTTPException(404, NO_SUCH_RECORD)
+    return int(text)
+
+
+def show_bool(value: bool) -> Markup:
+    icon, words = ("fa-circle-check", "Yes") if value else ("fa-circle-xmark", "No")
+    return Markup('<span class="flag flag-{}"><i class="fa-solid {}" aria-hidden="true"></i> {}</span>').format(
+        words.lower(), icon, words
+    )
+
+
+def show_time(value: datetime) -> Markup:
+    moment = value.astimezone(UTC)
+    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M} UTC</time>').format(moment.isoformat(), moment)
+
+
+def show_nothing(_value: None) -> Markup:
+    return Markup('<span class="nothing">none</span>')
 
 
 class ConsoleView(ModelView):
@@ -34,75 +104,107 @@ class ConsoleView(ModelView):
     form_schema: ClassVar[type[BaseModel]]  # the API's own rules, applied to every form
 
     can_export = False
+    create_template = edit_template = "sqladmin/form.html"
     page_size = 25
     page_size_options: ClassVar[list[int]] = [25, 50, 100]
+    column_default_sort: ClassVar[Any] = ("id", True)
+    column_type_formatters: ClassVar[dict[type, Callable[[Any], Any]]] = {
+        NoneType: show_nothing,
+        bool: show_bool,
+        datetime: show_time,
+    }
+
+    @property
+    def link_name(self) -> str:
+        """The column of the list that leads to the record: the first after the key."""
+        keys = {key.name for key in self.pk_columns}
+        return next((name for name in self._list_prop_names if name not in keys), "id")
 
     async def create(self, session: AsyncSession, form: Any, caller: Principal) -> Any:
         """Store a new record from a checked form and return it."""
-        raise HTTPException(403)
+        raise Forbidden
 
     async def change(self, session: AsyncSession, record: Any, form: Any, caller: Principal) -> Any:
         """Change a record as the checked form says and return it."""
-        raise HTTPException(403)
+        raise Forbidden
 
     async def remove(self, session: AsyncSession, record: Any, caller: Principal) -> None:
         """Delete a record."""
-        raise HTTPException(403)
+        raise Forbidden
 
     async def insert_model(self, request: Request, data: dict[str, Any]) -> Any:
-        form = self._checked(data)
+        form = self.form_schema.model_validate(stated(data))
         return await _write(request, lambda session: self.create(session, form, request.state.principal))
 
     async def update_model(self, request: Request, pk: str, data: dict[str, Any]) -> Any:
-        form = self._checked(data)
+        form = self.form_schema.model_validate(stated(data))
 
         async def change(session: AsyncSession) -> Any:
-            return await self.change(session, await self._load(session, pk), form, request.state.principal)
+            record = await self._load(session, pk)
+            if data.get(VERSION) not in (None, "", str(record.version)):
+                raise Refused(STALE, 409)
+            return await self.change(session, record, form, request.state.principal)
 
         return await _write(request, change)
 
-    async def delete_model(self, request: Request, pk: Any) -> None:
+    async def delete_records(self, request: Request, pks: Sequence[str]) -> None:
+        """Delete all of these records, or none. Refused when one of them must stay."""
+
         async def remove(session: AsyncSession) -> None:
-            await self.remove(session, await self._load(session, pk), request.state.principal)
+            for pk in pks:
+                await self.remove(session, await self._load(session, pk), request.state.principal)
 
         await _write(request, remove)
 
+    async def delete_model(self, request: Request, pk: Any) -> None:
+        await self.delete_records(request, [str(pk)])
+
     async def _load(self, session: AsyncSession, pk: str) -> Any:
-        record = (await session.exec(self._stmt_by_identifier(pk))).scalars().first()  # type: ignore[call-overload]
+        record = await session.get(self.model, record_id(pk))
         if record is None:
-            raise HTTPException(404, "There is no such record")
+            raise NotFound(NO_SUCH_RECORD)
         return record
 
-    def _checked(self, data: dict[str, Any]) -> BaseModel:
-        """The form, held to the API's schema; ValueError with a sentence per field, which SQLAdmin shows."""
-        try:
-            return self.form_schema.model_validate({key: value for key, value in data.items() if value is not None})
-        except ValidationError as exc:
-            problems = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
-            raise ValueError("; ".join(problems)) from None
+    async def scaffold_form(self, rules: list[str] | None = None) -> type[Form]:
+        return held_to(self.form_schema, await super().scaffold_form(rules))
+
+    async def get_form_data_for_edit(self, obj: Any) -> dict[str, Any]:
+        return await super().get_form_data_for_edit(obj) | {VERSION: obj.version}
 
     def _stmt_by_identifier(self, identifier: str) -> Select[Any]:
-        """A bad id in the address is 404, as in the API (SQLAdmin: 500)."""
-        if not (identifier.isascii() and identifier.isdecimal() and 0 < int(identifier[:20]) <= MAX_ID):
-            raise HTTPException(404, "There is no such record")
-        statement: Select[Any] = super()._stmt_by_identifier(identifier)
+        statement: Select[Any] = super()._stmt_by_identifier(str(record_id(str(identifier))))
         return statement
+
+    async def list(self, request: Request) -> Pagination:
+        term = request.query_params.get("search", "")
+        if len(term) > SEARCH_MAX or "\x00" in term:  # PostgreSQL has no NUL
+            raise HTTPException(400, "This cannot be searched for")
+        return await super().list(request)
+
+    def search_query(self, stmt: Select[Any], term: str) -> Select[Any]:
+        """Records that contain the term as it stands; % and _ mean themselves (SQLAdmin: anything)."""
+        columns = (cast(getattr(self.model, name), String) for name in self._search_fields)
+        return stmt.where(or_(*(column.icontains(term, autoescape=True) for column in columns)))
+
+    def sort_query(self, stmt: Select[Any], request: Request) -> Select[Any]:
+        """The key decides between equals, or pages would overlap."""
+        return super().sort_query(stmt, request).order_by(self.pk_columns[0])
+
+    async def get_object_filepath(self, identifier: str, column_name: str) -> Path:
+        """No column of ours is a file (SQLAdmin: 500 when the record is missing)."""
+        raise HTTPException(404, NO_SUCH_RECORD)
 
     def validate_page_number(self, number: str | None, default: int) -> int:
         return min(super().validate_page_number(number, default), MAX_ID)
 
 
 async def _write(request: Request, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Run `work` in a session of its own and commit; a database's refusal becomes a sentence (SQLAdmin shows SQL)."""
+    """Run `work` in a session of its own and commit. Whatever fails is Refused: SQLAdmin shows the text on the page."""
     database: Database = request.app.state.database
     try:
         async with database.session() as session:
             result = await work(session)
             await session.commit()
             return result
-    except IntegrityError:
-        raise ValueError(CLASH) from None
-    except StaleDataError:
-        raise ValueError(STALE) from None
-    except DBAPIError:
-        raise ValueError(REFUSED) from None
+    except Exception as exc:
+        raise refusal(exc) from exc

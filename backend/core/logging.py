@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 import structlog
+from structlog.dev import plain_traceback
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
 from backend.core.config import Settings
@@ -13,6 +15,8 @@ from backend.core.context import request_id
 
 SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "api_key")
 MASK = "•••"
+# Without the local variables, which structlog would add: they hold passwords.
+TRACEBACKS = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -47,9 +51,9 @@ def configure(settings: Settings) -> None:
         mask_secrets,
     ]
     last: list[Any] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_to_json)]
+        [TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain_traceback)]
     )
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

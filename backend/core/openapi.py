@@ -3,10 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse
 
 from backend.core.errors import ErrorBody
 from backend.core.feature import Registry
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/openapi.json")
+async def openapi_document(request: Request) -> JSONResponse:
+    """The API's description (OpenAPI 3.1), for people and for client generators.
+
+    Public: it describes the API and holds no data.
+    """
+    return JSONResponse(request.app.openapi())
+
 
 ERROR_REF = {"$ref": "#/components/schemas/ErrorBody"}
 
@@ -51,6 +64,8 @@ def customise(app: FastAPI, registry: Registry) -> Callable[[], dict[str, Any]]:
         for scheme in document["components"].get("securitySchemes", {}).values():
             for flow in scheme.get("flows", {}).values():
                 flow["scopes"] = {name: one.summary for name, one in sorted(registry.permissions.items())}
+        if root_path := app.state.settings.api.root_path:
+            document["servers"] = [{"url": root_path}]
         return document
 
     return openapi

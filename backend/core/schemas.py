@@ -1,9 +1,10 @@
 """Building blocks for request and response schemas."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from backend.core.db import MAX_ID
 
@@ -16,6 +17,17 @@ TRIMMED = r"^[^\s\x00]([^\x00]*[^\s\x00])?$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=TRIMMED)]
 LongText = Annotated[str, StringConstraints(max_length=5000, pattern=NO_NUL)]
 Search = Annotated[str, StringConstraints(max_length=100, pattern=NO_NUL)]
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("This moment is out of range") from None
+
+
+# A moment; without a zone it means UTC.
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
 
 
 def absent() -> Any:

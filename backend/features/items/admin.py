@@ -2,14 +2,23 @@
 
 from typing import Any, ClassVar
 
+from markupsafe import Markup
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import Request
 from wtforms import DecimalField, TextAreaField
 
 from backend.core.auth import Principal
-from backend.core.console import ConsoleView
+from backend.core.console import ConsoleView, show_nothing
 from backend.features.items import service
 from backend.features.items.models import Item
 from backend.features.items.schemas import ItemIn
+
+
+def show_owner(item: Item, _name: str, request: Request) -> Markup:
+    if item.owner_id is None:
+        return show_nothing(None)
+    address = request.url_for("admin:details", identity="user", pk=item.owner_id)
+    return Markup('<a href="{}">Account {}</a>').format(address, item.owner_id)
 
 
 class ItemView(ConsoleView, model=Item):
@@ -20,6 +29,8 @@ class ItemView(ConsoleView, model=Item):
     column_details_list: ClassVar[list[Any]] = [*column_list, Item.description, Item.updated_at, Item.version]
     column_searchable_list: ClassVar[list[Any]] = [Item.name, Item.description]
     column_sortable_list: ClassVar[list[Any]] = [Item.id, Item.name, Item.price, Item.stock, Item.created_at]
+    column_formatters: ClassVar[dict[Any, Any]] = {Item.owner_id: show_owner}
+    column_formatters_detail = column_formatters
     column_labels: ClassVar[dict[Any, str]] = {
         "id": "ID",
         "name": "Name",
@@ -34,6 +45,7 @@ class ItemView(ConsoleView, model=Item):
     form_columns: ClassVar[list[Any]] = [Item.name, Item.description, Item.price, Item.stock]
     form_overrides: ClassVar[dict[Any, Any]] = {"description": TextAreaField, "price": DecimalField}
     form_args: ClassVar[dict[str, Any]] = {"price": {"places": 2}}
+    form_widget_args: ClassVar[dict[str, Any]] = {"price": {"min": 0, "step": "0.01"}, "stock": {"min": 0}}
 
     async def create(self, session: AsyncSession, form: ItemIn, caller: Principal) -> Item:
         return await service.create_item(session, owner_id=caller.id, **form.model_dump())

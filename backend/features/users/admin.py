@@ -1,17 +1,27 @@
 """Accounts in the console."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from sqlmodel.ext.asyncio.session import AsyncSession
-from wtforms import Form, PasswordField, SelectField
+from wtforms import EmailField, Form, PasswordField, SelectField
 
 from backend.core.auth import Principal
 from backend.core.console import ConsoleView
 from backend.features.users import service
 from backend.features.users.models import User
-from backend.features.users.schemas import UserForm
+from backend.features.users.schemas import Role, UserForm
 
-ROLES = [(role, role) for role in ("user", "staff", "admin")]
+ROLES = [(role, role.capitalize()) for role in get_args(Role)]
+
+
+class PasswordForm(Form):  # type: ignore[misc]
+    """What a form has beside the columns of the table."""
+
+    password = PasswordField(
+        "Password",
+        description="For an account that exists: empty keeps its password, a new one ends its sign-ins to the console",
+        render_kw={"class": "form-control", "autocomplete": "new-password", "maxlength": 128},
+    )
 
 
 class UserView(ConsoleView, model=User):
@@ -33,17 +43,14 @@ class UserView(ConsoleView, model=User):
         "version": "Version",
     }
     form_columns: ClassVar[list[Any]] = [User.email, User.full_name, User.role, User.is_active]
-    form_overrides: ClassVar[dict[Any, Any]] = {"role": SelectField}
+    form_overrides: ClassVar[dict[Any, Any]] = {"email": EmailField, "role": SelectField}
     form_args: ClassVar[dict[str, Any]] = {"role": {"choices": ROLES}}
-
-    async def scaffold_form(self, rules: list[str] | None = None) -> type[Form]:
-        form = await super().scaffold_form(rules)
-        password = PasswordField(
-            "Password",
-            description="Leave empty to keep the one there is; a new one signs the person out of the console",
-            render_kw={"class": "form-control", "autocomplete": "new-password"},
-        )
-        return type(form.__name__, (form,), {"password": password})
+    form_widget_args: ClassVar[dict[str, Any]] = {
+        "email": {"autocomplete": "off"},
+        "full_name": {"autocomplete": "off"},
+        "role": {"class": "form-select"},
+    }
+    form_base_class = PasswordForm
 
     async def create(self, session: AsyncSession, form: UserForm, caller: Principal) -> User:
         return await service.create_user(

@@ -14,6 +14,7 @@ from backend.features.users.settings import UsersSettings
 
 CONTEXT = CryptContext(schemes=["argon2", "bcrypt"], deprecated="auto", argon2__type="ID")
 MIN_DISTINCT = 5  # characters
+MIN_NAME = 3  # characters; shorter ones are in many a good password
 
 
 @cache
@@ -34,7 +35,7 @@ def check_strength(password: str, email: str) -> None:
         problem = f"Use at least {minimum} characters"
     elif len(set(password)) < MIN_DISTINCT:
         problem = f"Use at least {MIN_DISTINCT} different characters"
-    elif email.split("@")[0].lower() in password.lower():
+    elif len(name := email.split("@")[0].lower()) >= MIN_NAME and name in password.lower():
         problem = "Leave your e-mail address out of it"
     if problem:
         details = [{"field": "body.password", "message": problem, "type": "weak_password"}]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, EmailStr, Field, SecretStr, StringConstraints
 
-from backend.core.schemas import NO_NUL, TRIMMED, Input, Output, Search, absent
+from backend.core.schemas import NO_NUL, TRIMMED, Input, Moment, Output, Search, absent
 
 Role = Literal["user", "staff", "admin"]
 Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254, examples=["ada@example.com"])]
@@ -94,6 +94,6 @@ class UserFilter(BaseModel):
     q: Search = Field("", description="Part of the e-mail address or the name")
     role: Role | None = None
     is_active: bool | None = None
-    created_from: datetime | None = Field(None, description="Not older than this")
-    created_to: datetime | None = Field(None, description="Older than this")
+    created_from: Moment | None = Field(None, description="Not older than this")
+    created_to: Moment | None = Field(None, description="Older than this")
     sort: Literal["id", "-id", "email", "-email", "created_at", "-created_at"] = "id"

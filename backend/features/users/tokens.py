@@ -6,12 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 from jose import JWTError, jwt
-from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
 from backend.core.auth import Permission, Principal, Rank, granted
 from backend.core.config import Settings
+from backend.core.db import MAX_ID
 from backend.core.errors import Unauthorized
 from backend.core.models import utc_now
 from backend.features.users.models import User
@@ -45,9 +45,12 @@ def read(settings: Settings, token: str) -> tuple[int, frozenset[str]]:
     options = {"require_exp": True, "require_sub": True}
     try:
         claims = jwt.decode(token, key, algorithms=[ALGORITHM], options=options)
-        return int(claims["sub"]), frozenset(claims.get("scope", "").split())
+        user_id, scopes = int(claims["sub"]), frozenset(claims.get("scope", "").split())
     except (JWTError, ValueError, OverflowError, AttributeError):  # exp may be Infinity, sub or scope of any type
         raise Unauthorized(EXPIRED_OR_FORGED) from None
+    if not 0 < user_id <= MAX_ID:
+        raise Unauthorized(EXPIRED_OR_FORGED)
+    return user_id, scopes
 
 
 async def recognise_bearer(connection: HTTPConnection, session: AsyncSession) -> Principal | None:
@@ -56,9 +59,9 @@ async def recognise_bearer(connection: HTTPConnection, session: AsyncSession) ->
     if kind.lower() != "bearer":
         return None
     user_id, scopes = read(connection.app.state.settings, token.strip())
-    statement = select(User.email, User.role).where(User.id == user_id, col(User.is_active))
-    row = (await session.exec(statement)).first()
-    if row is None:
+    user = await session.get(User, user_id)
+    if user is None or not user.is_active:
         raise Unauthorized(EXPIRED_OR_FORGED)
-    person = principal_of(user_id, *row, connection.app.state.registry.permissions)
+    session.info["caller"] = user  # kept alive, so that a route about oneself finds it without a second statement
+    person = principal_of(user_id, user.email, user.role, connection.app.state.registry.permissions)
     return replace(person, permissions=person.permissions & scopes)

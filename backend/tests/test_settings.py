@@ -1,0 +1,123 @@
+"""Settings: where they come from, that production refuses unsafe ones, and that `.env.example` lists them all."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel, ValidationError
+from structlog.testing import capture_logs
+
+from backend.core import feature
+from backend.core.config import PLATFORM_NAMES, EnvSettings, Settings, UnsafeSettings
+from backend.features import FEATURES
+from backend.testing import ROOT
+
+EXAMPLE = re.compile(r"^# (.+)\n#?([A-Z_]+)=", re.M)
+Environment = Callable[..., None]
+SAFE = {"ENVIRONMENT": "production", "SECRET_KEY": "s" * 32, "TRUSTED_HOSTS__ALLOWED": "example.com"}
+
+
+def test_nested_and_platform_names_reach_the_same_setting(environment: Environment) -> None:
+    environment(DATABASE_URL="sqlite:///platform.db", PORT="9000", SECRET_KEY="k" * 32, REDIS_URL="redis://r")
+    settings = Settings()
+    assert settings.database.url == "sqlite:///platform.db"
+    assert settings.server.port == 9000
+    assert settings.security.secret_key.get_secret_value() == "k" * 32
+    assert settings.redis.url == "redis://r"
+    environment(DATABASE__URL="sqlite:///nested.db", DATABASE__POOL_SIZE="20")
+    assert (Settings().database.url, Settings().database.pool_size) == ("sqlite:///nested.db", 20)
+
+
+def test_the_environment_beats_the_file_whichever_name_each_uses(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("DATABASE__URL=sqlite:///file.db\nSERVER__PORT=1234\n")
+    environment(ENV_FILE=str(tmp_path / "env"))
+    assert Settings().database.url == "sqlite:///file.db"
+    environment(DATABASE_URL="sqlite:///environment.db")
+    assert (Settings().database.url, Settings().server.port) == ("sqlite:///environment.db", 1234)
+
+
+def test_an_empty_variable_is_no_variable(environment: Environment) -> None:
+    environment(DATABASE_URL="", DEBUG="")
+    assert Settings().database.url == "sqlite:///data/mainstay.db"
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "http"), ("ENVIRONMENT", "prod"), ("DATABASE__POOL_SIZE", "0")])
+def test_a_bad_value_is_named(environment: Environment, name: str, value: str) -> None:
+    environment(**{name: value})
+    with pytest.raises(ValidationError, match=name.rsplit("__", maxsplit=1)[-1].lower()):
+        Settings()
+
+
+def test_secrets_do_not_show_when_settings_are_printed(environment: Environment) -> None:
+    environment(SECRET_KEY="do-not-show-me-to-anybody-please!")
+    assert "do-not-show" not in repr(Settings()) + Settings().model_dump_json()
+
+
+def test_production_starts_with_safe_values(make_app: Callable[..., FastAPI]) -> None:
+    assert make_app(**SAFE)
+
+
+@pytest.mark.parametrize(
+    ("change", "offence"),
+    [
+        ({"SECRET_KEY": ""}, "published default"),
+        ({"SECRET_KEY": "short"}, "shorter than 32"),
+        ({"DEBUG": "1"}, "DEBUG"),
+        ({"TRUSTED_HOSTS__ALLOWED": "*"}, "TRUSTED_HOSTS__ALLOWED"),
+        ({"CORS__ALLOWED_ORIGINS": "*", "CORS__ALLOW_CREDENTIALS": "1"}, "CORS__ALLOWED_ORIGINS"),
+        ({"SERVER__WORKERS": "2", "REDIS_URL": "redis://r"}, "SQLite"),
+        ({"SERVER__WORKERS": "2", "DATABASE_URL": "postgresql://h/d"}, "REDIS__URL"),
+    ],
+    ids=str,
+)
+def test_production_refuses_each_unsafe_value(
+    make_app: Callable[..., FastAPI], change: dict[str, str], offence: str
+) -> None:
+    section = next(iter(change)).split("__")[0].lower()
+    if section in ("cors", "trusted_hosts") and section not in FEATURES:
+        pytest.skip(f"the {section} feature is not in this tree")
+    with pytest.raises(UnsafeSettings, match=offence) as refusal:
+        make_app(**SAFE | change)
+    assert len(refusal.value.offences) == 1
+
+
+def test_all_offences_are_listed_at_once(make_app: Callable[..., FastAPI]) -> None:
+    with pytest.raises(UnsafeSettings) as refusal:
+        make_app(ENVIRONMENT="production", DEBUG="1", SERVER__WORKERS="2")
+    assert len(refusal.value.offences) == 4
+    assert all(offence in str(refusal.value) for offence in refusal.value.offences)
+
+
+def test_staging_says_what_production_would_refuse(make_app: Callable[..., FastAPI]) -> None:
+    with capture_logs() as lines:
+        make_app(ENVIRONMENT="staging", DEBUG="1", LOG__LEVEL="warning")
+    assert "DEBUG" in " ".join(line.get("offence", "") for line in lines)
+
+
+def all_settings() -> Iterator[tuple[str, str]]:
+    """(variable, description) of every setting, the kernel's and the features'."""
+    features = feature.load("backend.features", FEATURES).features
+    classes: list[type[EnvSettings]] = [Settings, *(one.settings for one in features if one.settings)]
+    for settings in classes:
+        prefix = settings.model_config.get("env_prefix", "")
+        for name, field in settings.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                for inner, inner_field in field.annotation.model_fields.items():
+                    yield f"{prefix}{name}__{inner}".upper(), inner_field.description or ""
+            else:
+                yield f"{prefix}{name}".upper(), field.description or ""
+
+
+def test_the_example_file_lists_every_setting_with_a_reason() -> None:
+    listed = {name: reason for reason, name in EXAMPLE.findall((ROOT / ".env.example").read_text())}
+    settings = dict(all_settings())
+    assert {name: listed.get(name) for name in settings} == settings
+    sections = {name.split("__")[0] for name in settings}  # those of a removed feature may stay in the file
+    assert not [name for name in listed if name.split("__")[0] in sections and name not in settings]
+
+
+def test_the_example_file_names_the_platforms_names() -> None:
+    text = (ROOT / ".env.example").read_text()
+    assert all(name.upper() in text for name in PLATFORM_NAMES)
