@@ -1,4 +1,4 @@
-"""The admin console at `/admin`: SQLAdmin, signed in with the app's own staff, with the views that features contribute."""
+"""The admin console at `/admin`: SQLAdmin, signed in with the app's own staff, showing the views of the features."""
 
 from admin.site import mount
 

@@ -32,7 +32,7 @@ def same_origin(headers: Headers) -> bool:
 
 
 class Guard:
-    """Refuses what comes from other sites, and keeps pages out of caches: going back after signing out shows nothing."""
+    """Refuses what other sites send, and keeps pages out of caches: going back after signing out shows nothing."""
 
     def __init__(self, app: ASGIApp, statics: str) -> None:
         self.app = app

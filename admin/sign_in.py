@@ -83,7 +83,7 @@ class ConsoleAuthentication(AuthenticationBackend):
 
 
 class PermissionBackend(AuthorizationBackend):
-    """Each view names the permission to read and the one to write; the menu, the buttons and the routes all ask here."""
+    """Each view names a permission to read and one to write; the menu, the buttons and the routes all ask here."""
 
     def __init__(self) -> None:
         self.permissions: dict[str, tuple[str, str]] = {}  # view identity → (read, write)

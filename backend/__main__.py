@@ -47,6 +47,7 @@ def serve(arguments: argparse.Namespace) -> None:
         workers=settings.server.workers,
         reload=arguments.reload,
         reload_dirs=[str(ROOT / part) for part in ("backend", "admin", "frontend")] if arguments.reload else None,
+        root_path=settings.api.root_path,
         log_config=None,
         server_header=False,
         forwarded_allow_ips=settings.server.forwarded_allow_ips,

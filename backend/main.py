@@ -60,7 +60,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title=settings.api.title,
         summary=SUMMARY,
         version=__version__,
-        root_path=settings.api.root_path,
         lifespan=_lifespan,
         middleware=[*middleware, Middleware(errors.CatchAll)],
         openapi_url=None,  # ours is in core.openapi

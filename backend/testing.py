@@ -210,14 +210,18 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]
 
 
 @pytest.fixture
-def make_app(environment: Callable[..., None]) -> Callable[..., FastAPI]:
+async def make_app(environment: Callable[..., None]) -> AsyncIterator[Callable[..., FastAPI]]:
     """`make_app(FEATURES_OFF="docs")`: another app, from these variables alone; in-memory SQLite unless told otherwise."""
+    made: list[FastAPI] = []
 
     def make(**variables: str) -> FastAPI:
         environment(**({"DATABASE_URL": "sqlite://", "LOG__LEVEL": "warning"} | variables))
-        return create_app()
+        made.append(create_app())
+        return made[-1]
 
-    return make
+    yield make
+    for app in made:
+        await app.state.database.close()
 
 
 # --- callers -------------------------------------------------------------------------------------------------------

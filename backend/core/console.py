@@ -6,7 +6,6 @@ What depends on SQLAdmin's inside is here, in `console_forms` and in the `admin`
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, TypeVar
 
@@ -16,13 +15,13 @@ from pydantic import BaseModel
 from sqladmin import ModelView
 from sqladmin.pagination import Pagination
 from sqlalchemy import Select, String, cast, or_
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from wtforms import Form
+from wtforms import Field, Form
 
 from backend.core.auth import Principal
 from backend.core.console_forms import VERSION, held_to, stated
@@ -51,26 +50,39 @@ class Refused(ValueError):
         super().__init__(message)
 
 
-def refusal(exc: BaseException) -> Refused:
-    """Any exception, as a sentence and a status. What is a bug is logged: nobody else will."""
-    match exc:
-        case Refused():
-            return exc
-        case AppError():
-            return Refused(exc.text, exc.status)
-        case HTTPException():
-            return Refused(exc.detail, exc.status_code)
-        case IntegrityError():
-            return Refused(CLASH, 409)
-        case StaleDataError():
-            return Refused(STALE, 409)
-        case PoolTimeout() | OperationalError() | OSError():
-            return Refused(UNAVAILABLE, 503)
-        case DBAPIError():
-            return Refused(UNAVAILABLE, 503) if exc.connection_invalidated else Refused(UNSTORABLE)
-        case _:
-            log.error("console_error", exc_info=exc)
-            return Refused(OUR_FAULT, 500)
+# What frameworks say in one word.
+SAID = {"Forbidden": Forbidden.message, "Not Found": NotFound.message}
+# The first that fits answers. What is not here is a bug.
+ANSWERS: tuple[tuple[type[Exception], str, int], ...] = (
+    (IntegrityError, CLASH, 409),
+    (StaleDataError, STALE, 409),
+    (PoolTimeout, UNAVAILABLE, 503),
+    (OperationalError, UNAVAILABLE, 503),
+    (OSError, UNAVAILABLE, 503),
+    (DataError, UNSTORABLE, 400),
+)
+# By the class of the SQLSTATE, for what the async driver of PostgreSQL does not sort: data, connection, resources…
+SQLSTATES = {"22": (UNSTORABLE, 400), **dict.fromkeys(("08", "40", "53", "57"), (UNAVAILABLE, 503))}
+
+
+def refusal(exc: Exception) -> Refused:
+    """Any exception, as a sentence and a status. A bug is logged: nobody else will."""
+    if isinstance(exc, Refused):
+        return exc
+    if isinstance(exc, AppError):
+        return Refused(exc.text, exc.status)
+    if isinstance(exc, HTTPException):
+        return Refused(SAID.get(exc.detail, exc.detail), exc.status_code)
+    for kind, message, status in ANSWERS:
+        if isinstance(exc, kind):
+            return Refused(message, status)
+    sqlstate = str(getattr(getattr(exc, "orig", None), "sqlstate", None) or "")
+    if known := SQLSTATES.get(sqlstate[:2]):
+        return Refused(*known)
+    if getattr(exc, "connection_invalidated", False):
+        return Refused(UNAVAILABLE, 503)
+    log.error("console_error", exc_info=exc)
+    return Refused(OUR_FAULT, 500)
 
 
 def record_id(text: str) -> int:
@@ -120,6 +132,12 @@ class ConsoleView(ModelView):
         keys = {key.name for key in self.pk_columns}
         return next((name for name in self._list_prop_names if name not in keys), "id")
 
+    def __init_subclass__(cls) -> None:
+        """What a view does not implement is not offered."""
+        cls.can_create = cls.create is not ConsoleView.create
+        cls.can_edit = cls.change is not ConsoleView.change
+        cls.can_delete = cls.remove is not ConsoleView.remove
+
     async def create(self, session: AsyncSession, form: Any, caller: Principal) -> Any:
         """Store a new record from a checked form and return it."""
         raise Forbidden
@@ -147,12 +165,16 @@ class ConsoleView(ModelView):
 
         return await _write(request, change)
 
+    def may_delete(self, request: Request) -> bool:
+        return self._can_delete_any(request)
+
     async def delete_records(self, request: Request, pks: Sequence[str]) -> None:
         """Delete all of these records, or none. Refused when one of them must stay."""
 
-        async def remove(session: AsyncSession) -> None:
+        async def remove(session: AsyncSession) -> bool:
             for pk in pks:
                 await self.remove(session, await self._load(session, pk), request.state.principal)
+            return True
 
         await _write(request, remove)
 
@@ -160,13 +182,20 @@ class ConsoleView(ModelView):
         await self.delete_records(request, [str(pk)])
 
     async def _load(self, session: AsyncSession, pk: str) -> Any:
-        record = await session.get(self.model, record_id(pk))
+        record: Any = await session.get(self.model, record_id(pk))
         if record is None:
             raise NotFound(NO_SUCH_RECORD)
         return record
 
+    def extra_fields(self) -> dict[str, Field]:
+        """Fields of the form that are no columns of the table, made anew each time; they come last."""
+        return {}
+
     async def scaffold_form(self, rules: list[str] | None = None) -> type[Form]:
-        return held_to(self.form_schema, await super().scaffold_form(rules))
+        form = await super().scaffold_form(rules)
+        for name, field in self.extra_fields().items():
+            setattr(form, name, field)
+        return held_to(self.form_schema, form)
 
     async def get_form_data_for_edit(self, obj: Any) -> dict[str, Any]:
         return await super().get_form_data_for_edit(obj) | {VERSION: obj.version}
@@ -189,10 +218,6 @@ class ConsoleView(ModelView):
     def sort_query(self, stmt: Select[Any], request: Request) -> Select[Any]:
         """The key decides between equals, or pages would overlap."""
         return super().sort_query(stmt, request).order_by(self.pk_columns[0])
-
-    async def get_object_filepath(self, identifier: str, column_name: str) -> Path:
-        """No column of ours is a file (SQLAdmin: 500 when the record is missing)."""
-        raise HTTPException(404, NO_SUCH_RECORD)
 
     def validate_page_number(self, number: str | None, default: int) -> int:
         return min(super().validate_page_number(number, default), MAX_ID)

@@ -3,25 +3,16 @@
 from typing import Any, ClassVar, get_args
 
 from sqlmodel.ext.asyncio.session import AsyncSession
-from wtforms import EmailField, Form, PasswordField, SelectField
+from wtforms import EmailField, Field, PasswordField, SelectField
 
 from backend.core.auth import Principal
 from backend.core.console import ConsoleView
 from backend.features.users import service
 from backend.features.users.models import User
 from backend.features.users.schemas import Role, UserForm
+from backend.features.users.settings import UsersSettings
 
 ROLES = [(role, role.capitalize()) for role in get_args(Role)]
-
-
-class PasswordForm(Form):  # type: ignore[misc]
-    """What a form has beside the columns of the table."""
-
-    password = PasswordField(
-        "Password",
-        description="For an account that exists: empty keeps its password, a new one ends its sign-ins to the console",
-        render_kw={"class": "form-control", "autocomplete": "new-password", "maxlength": 128},
-    )
 
 
 class UserView(ConsoleView, model=User):
@@ -50,7 +41,15 @@ class UserView(ConsoleView, model=User):
         "full_name": {"autocomplete": "off"},
         "role": {"class": "form-select"},
     }
-    form_base_class = PasswordForm
+
+    def extra_fields(self) -> dict[str, Field]:
+        minimum = UsersSettings.current().password_min_length
+        hint = (
+            f"At least {minimum} characters. Left empty, an account that exists keeps its password; "
+            "a new one ends its console sign-ins."
+        )
+        attributes = {"class": "form-control", "autocomplete": "new-password"}
+        return {"password": PasswordField("Password", description=hint, render_kw=attributes)}
 
     async def create(self, session: AsyncSession, form: UserForm, caller: Principal) -> User:
         return await service.create_user(

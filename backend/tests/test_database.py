@@ -1,0 +1,198 @@
+"""Engine, sessions, and the one commit per request at its edge: on real databases, with real concurrency."""
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import SQLModel, func, select
+
+from backend.core.config import DatabaseSettings
+from backend.core.db import Database, Money, Session, async_url, family, is_memory, sync_session, sync_url
+from backend.core.errors import Conflict
+from backend.features.users.models import User
+from backend.main import create_app
+from backend.testing import PASSWORD_HASH, new_client, settings_for, token_for
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgres://u:p@h/d", "postgresql+asyncpg://u:***@h/d"),
+        ("postgresql+psycopg2://h/d", "postgresql+asyncpg://h/d"),
+        ("postgresql://h/d?sslmode=require&channel_binding=require", "postgresql+asyncpg://h/d?ssl=require"),
+        ("mysql://h/d", "mysql+aiomysql://h/d?charset=utf8mb4"),
+        ("mariadb://h/d", "mysql+aiomysql://h/d?charset=utf8mb4"),
+        ("sqlite:///x.db", "sqlite+aiosqlite:///x.db"),
+    ],
+)
+def test_urls_as_people_and_platforms_write_them(given: str, used: str) -> None:
+    assert async_url(given).render_as_string() == used
+    assert sync_url(given).get_backend_name() == family(given)
+
+
+def test_an_unknown_database_is_named() -> None:
+    with pytest.raises(ValueError, match="'oracle'"):
+        async_url("oracle://h/d")
+
+
+@pytest.mark.parametrize(("url", "memory"), [("sqlite://", True), ("sqlite:///:memory:", True), ("sqlite:///x", False)])
+def test_memory_is_recognised(url: str, memory: bool) -> None:
+    assert is_memory(async_url(url)) == memory
+
+
+@pytest.fixture
+async def database(database_url: str) -> Database:
+    return Database(DatabaseSettings(url=database_url))
+
+
+@pytest.fixture
+async def free_app(database_url: str) -> FastAPI:
+    """An app on the real pool: what these tests write is committed, and cleaned up by them."""
+    return create_app(settings_for(database_url))
+
+
+async def count(database: Database, email: str) -> int:
+    async with database.session(reading=True) as session:
+        return (await session.exec(select(func.count()).select_from(User).where(User.email == email))).one()
+
+
+async def forget(database: Database, email: str) -> None:
+    async with database.session() as session:
+        for user in (await session.exec(select(User).where(User.email == email))).all():
+            await session.delete(user)
+        await session.commit()
+
+
+async def test_ping_answers(database: Database) -> None:
+    await database.ping()
+    await database.close()
+
+
+async def test_a_request_commits_once_before_its_answer_and_not_when_it_fails(free_app: FastAPI) -> None:
+    database: Database = free_app.state.database
+
+    @free_app.post("/make/{email}")
+    async def make(email: str, session: Session, fail: bool = False) -> int:
+        session.add(User(email=email, password_hash=PASSWORD_HASH))
+        await session.flush()
+        if fail:
+            raise Conflict
+        return 1
+
+    async with new_client(free_app) as client:
+        assert (await client.post("/make/kept")).status_code == 200
+        assert await count(database, "kept") == 1
+        assert (await client.post("/make/lost?fail=1")).status_code == 409
+        assert await count(database, "lost") == 0
+        assert (await client.post("/make/kept")).status_code == 409
+    await forget(database, "kept")
+    await database.close()
+
+
+async def test_a_failing_commit_is_an_error_not_a_200(free_app: FastAPI) -> None:
+    """The write is only added, so the database first sees it at the commit, after the route has returned."""
+
+    @free_app.post("/late")
+    async def late(session: Session) -> int:
+        session.add_all(User(email="same", password_hash=PASSWORD_HASH) for _ in range(2))
+        return 1
+
+    async with new_client(free_app) as client:
+        assert (await client.post("/late")).status_code == 409
+    assert await count(free_app.state.database, "same") == 0
+    await free_app.state.database.close()
+
+
+async def test_concurrent_edits_lose_nothing(free_app: FastAPI) -> None:
+    """Of many edits at once each either counts or is told to come again: 409 or 503, never a lost update."""
+    database: Database = free_app.state.database
+    async with database.session() as session:
+        user = User(email="busy@example.com", role="admin", password_hash=PASSWORD_HASH)
+        session.add(user)
+        await session.commit()
+    async with new_client(free_app, headers={"Authorization": f"Bearer {token_for(free_app, user)}"}) as client:
+        path = f"/api/v1/users/{user.id}"
+        names = [f"Name {number}" for number in range(20)]
+        answers = await asyncio.gather(*(client.patch(path, json={"full_name": name}) for name in names))
+        done = [answer for answer in answers if answer.status_code == 200]
+        assert {answer.status_code for answer in answers} <= {200, 409, 503}
+        final = (await client.get(path)).json()
+    assert len(done) == final["version"] - 1 > 0
+    assert final["full_name"] in {answer.json()["full_name"] for answer in done}
+    await forget(database, "busy@example.com")
+    await database.close()
+
+
+async def test_readers_and_writers_of_sqlite_do_not_trip_each_other(tmp_path: Path) -> None:
+    """Read-then-write transactions of several connections: with deferred BEGIN, some fail at once."""
+    database = Database(DatabaseSettings(url=f"sqlite:///{tmp_path}/busy.db"))
+    async with database.engine.begin() as connection:
+        await connection.run_sync(SQLModel.metadata.create_all)
+
+    async def read_then_write(number: int) -> None:
+        async with database.session() as session:
+            await session.exec(select(func.count()).select_from(User))
+            await asyncio.sleep(0)
+            session.add(User(email=f"{number}@example.com", password_hash=PASSWORD_HASH))
+            await session.commit()
+
+    await asyncio.gather(*(read_then_write(number) for number in range(30)))
+    async with database.session(reading=True) as session:
+        assert (await session.exec(select(func.count()).select_from(User))).one() == 30
+        connection = await session.connection()
+        pragmas = [(await connection.execute(text(f"PRAGMA {name}"))).scalar() for name in ("journal_mode", "foreign_keys")]
+    assert pragmas == ["wal", 1]
+    await database.close()
+
+
+async def test_a_pool_that_is_used_up_is_a_bounded_wait_then_503(make_app: Callable[..., FastAPI], database_url: str) -> None:
+    app = make_app(
+        DATABASE_URL=database_url,
+        DATABASE__POOL_SIZE="1",
+        DATABASE__MAX_OVERFLOW="0",
+        DATABASE__POOL_TIMEOUT="0.2",
+        LOG__LEVEL="error",
+    )
+    database: Database = app.state.database
+    async with database.engine.connect(), new_client(app) as client:
+        answer = await client.post("/api/v1/auth/token", data={"username": "a@example.com", "password": "x"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    await database.close()
+
+
+async def test_in_memory_sqlite_is_a_whole_app(make_app: Callable[..., FastAPI]) -> None:
+    app = make_app(DATABASE_URL="sqlite://")
+    body = {"email": "demo@example.com", "password": "a very fine password"}
+    async with app.router.lifespan_context(app), new_client(app) as client:
+        answers = await asyncio.gather(*(client.post("/api/v1/auth/signup", json=body) for _ in range(3)))
+        assert sorted(answer.status_code for answer in answers) == [201, 409, 409]
+
+
+def test_the_sync_session_commits_or_rolls_back(database_url: str) -> None:
+    settings = DatabaseSettings(url=database_url)
+    with sync_session(settings) as session:
+        session.add(User(email="script@example.com", password_hash=PASSWORD_HASH))
+    with pytest.raises(IntegrityError), sync_session(settings) as session:
+        session.add(User(email="script@example.com", password_hash=PASSWORD_HASH))
+    with sync_session(settings) as session:
+        user = session.exec(select(User).where(User.email == "script@example.com")).one()
+        assert user.created_at.tzinfo is not None
+        session.delete(user)
+
+
+def test_a_new_sqlite_file_gets_its_folder(tmp_path: Path) -> None:
+    with sync_session(DatabaseSettings(url=f"sqlite:///{tmp_path}/new/folder/x.db")):
+        assert (tmp_path / "new/folder").is_dir()
+
+
+@pytest.mark.parametrize(("amount", "cents"), [("0.01", 1), ("19.99", 1999), ("9999999999.99", 999999999999)])
+def test_money_is_whole_cents(amount: str, cents: int) -> None:
+    dialect = async_url("sqlite://").get_dialect()()
+    assert Money().process_bind_param(Decimal(amount), dialect) == cents
+    assert Money().process_result_value(cents, dialect) == Decimal(amount)
+    assert Money().process_bind_param(None, dialect) is Money().process_result_value(None, dialect) is None

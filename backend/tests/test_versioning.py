@@ -1,0 +1,92 @@
+"""v2 is v1 plus what it redefines, served and documented alike; v1 is frozen."""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from backend.core import versioning
+from backend.core.feature import Feature, Registry
+from backend.testing import new_client
+from backend.tests import snapshots
+
+
+def registry() -> Registry:
+    v1, v2 = APIRouter(prefix="/things"), APIRouter(prefix="/things")
+
+    @v1.get("/{number}")
+    async def read(number: int) -> str:
+        """First version."""
+        return f"v1 {number}"
+
+    @v1.post("")
+    async def create() -> str:
+        return "v1 created"
+
+    @v2.get("/{number}", name="read")
+    async def read_better(number: int) -> dict[str, int]:
+        """Second version."""
+        return {"v2": number}
+
+    @v2.get("/new")
+    async def new() -> str:
+        return "v2 only"
+
+    return Registry(features=(Feature(name="things", summary="", v1=v1, v2=v2),))
+
+
+async def test_the_overlay_serves_what_it_documents() -> None:
+    app = FastAPI()
+    versioning.include(app, registry())
+    paths = app.openapi()["paths"]
+    async with new_client(app) as client:
+        assert (await client.get("/api/v1/things/7")).json() == "v1 7"
+        assert (await client.get("/api/v2/things/7")).json() == {"v2": 7}
+        assert (await client.post("/api/v2/things")).json() == "v1 created"
+        assert (await client.get("/api/v1/things/new")).status_code == 422
+    assert paths["/api/v1/things/{number}"]["get"]["description"] == "First version."
+    assert paths["/api/v2/things/{number}"]["get"]["description"] == "Second version."
+    assert paths["/api/v2/things/{number}"]["get"]["operationId"] == "v2_read"
+    assert "/api/v1/things/new" not in paths
+
+
+def test_a_redefined_route_is_there_once() -> None:
+    one = registry().features[0]
+    assert one.v1
+    assert one.v2
+    routes = [route for route in versioning.overlay(one.v1.routes, one.v2.routes) if isinstance(route, APIRoute)]
+    assert sorted((route.path, route.endpoint.__name__) for route in routes) == [
+        ("/things", "create"),
+        ("/things/new", "new"),
+        ("/things/{number}", "read_better"),
+    ]
+
+
+def _resolved(node: Any, schemas: dict[str, Any]) -> Any:
+    """The document with every reference replaced by what it refers to."""
+    if isinstance(node, dict):
+        if reference := node.get("$ref"):
+            return _resolved(schemas[reference.rsplit("/", 1)[-1]], schemas)
+        return {key: _resolved(value, schemas) for key, value in node.items() if key not in ("description", "summary")}
+    return [_resolved(value, schemas) for value in node] if isinstance(node, list) else node
+
+
+async def test_v1_is_frozen(app: FastAPI) -> None:
+    """What v1 takes and gives is promised; words may change. Each feature keeps its part of the promise."""
+    document = app.openapi()
+    owners = {
+        (route.path, method.lower()): route.endpoint.__module__
+        for route in iter_route_contexts(app.routes)
+        if route.path and route.endpoint
+        for method in route.methods or ()
+    }
+    promises: dict[snapshots.Path, dict[str, Any]] = {}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if path.startswith("/api/v1"):
+                promise = promises.setdefault(snapshots.folder_of(owners[path, method]), {})
+                promise[f"{method.upper()} {path}"] = _resolved(operation, document["components"]["schemas"])
+    assert promises
+    for folder, promise in promises.items():
+        snapshots.check(folder / "v1.json", json.dumps(promise, indent=1, sort_keys=True) + "\n")
