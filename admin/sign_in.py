@@ -21,8 +21,8 @@ async def text_fields(request: Request) -> FormData:
 
     The client chooses the form's charset; some decode to lone surrogates, which no database takes.
     """
-    form = await request.form()
-    fields = ((name, value) for name, value in form.multi_items() if isinstance(value, str))
+    async with request.form() as form:
+        fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     return FormData([(name, value.encode("utf-8", "replace").decode()) for name, value in fields])
 
 

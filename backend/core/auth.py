@@ -60,7 +60,10 @@ class ConsoleSignIn(Protocol):
     Tokens are opaque and unguessable; the store keeps only their hash, so that a leaked table opens nothing.
     """
 
-    lifetime: timedelta
+    @property
+    def lifetime(self) -> timedelta:
+        """For how long a session is good."""
+        ...
 
     async def start(self, request: Request, session: AsyncSession, name: str, password: str) -> str | None:
         """Check name and password; the new session's token, or None when they are wrong or the person is not staff."""

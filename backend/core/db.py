@@ -1,4 +1,4 @@
-"""The database: one async engine per app, a session per request with one commit at its edge, a sync session for scripts."""
+"""The database: one async engine per app, a session per request committed once at its edge, a sync one for scripts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -127,8 +127,8 @@ class Database:
         self._writing: AsyncEngine | AsyncConnection = self.engine
         self._reading: AsyncEngine | AsyncConnection = self.engine.execution_options(reading=True)
         self._sessions = async_sessionmaker(class_=AsyncSession, expire_on_commit=False)
-        # SQLAdmin configures the maker it is given, so it gets one of its own.
-        self.console_sessions = async_sessionmaker(self.engine, class_=PlainAsyncSession)
+        # SQLAdmin configures the maker it is given, so it gets one of its own; it only reads through it.
+        self.console_sessions = async_sessionmaker(self._reading, class_=PlainAsyncSession)
 
     def session(self, *, reading: bool = False) -> AsyncSession:
         """A new session, to be used with `async with`; the caller commits. `reading=True` promises not to write."""
@@ -148,7 +148,7 @@ class Database:
             self._writing, self._reading = before
             options = {"join_transaction_mode": "conditional_savepoint"}
             self._sessions.configure(**options)
-            self.console_sessions.configure(bind=self.engine, **options)
+            self.console_sessions.configure(bind=self._reading, **options)
 
     async def ping(self) -> None:
         """One round trip; raises when the database does not answer within its pool's and driver's timeouts."""

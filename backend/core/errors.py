@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -40,6 +42,10 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
     path: str
     request_id: str | None
+
+
+# What a route declares about its error answers: `responses={409: {"description": "…"}}`.
+Responses = dict[int | str, dict[str, Any]]
 
 
 class AppError(Exception):
@@ -131,22 +137,27 @@ def error_response(
     return JSONResponse(content, status_code=status, headers=dict(headers or {}))
 
 
-async def _app_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, AppError)
-    return error_response(
-        request.scope, exc.status, exc.code, exc.text, details=exc.details, headers=exc.headers
-    )
+async def _app_error(request: Request, exc: AppError) -> JSONResponse:
+    return error_response(request.scope, exc.status, exc.code, exc.text, details=exc.details, headers=exc.headers)
 
 
-async def _http_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, HTTPException)
+async def _http_error(request: Request, exc: HTTPException) -> JSONResponse:
     code = HTTP_CODES.get(exc.status_code, "http_error")
-    return error_response(request.scope, exc.status_code, code, str(exc.detail), headers=exc.headers)
+    headers = {**(exc.headers or {})}
+    if exc.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_allowed(request)))
+    return error_response(request.scope, exc.status_code, code, str(exc.detail), headers=headers)
 
 
-async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
+def _allowed(request: Request) -> set[str]:
+    """Every method of the path (RFC 9110 §15.5.6). Starlette's own header names those of the first route only."""
+    path = get_route_path(request.scope)
+    routes = (route for route in iter_route_contexts(request.app.routes) if route.methods)
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+
+
+async def _validation_error(request: Request, exc: RequestValidationError) -> JSONResponse:
     """422 with a line per offending field; the values themselves are not echoed (they may be secrets)."""
-    assert isinstance(exc, RequestValidationError)
     details = [
         {"field": ".".join(_printable(part) for part in error["loc"]), "message": error["msg"], "type": error["type"]}
         for error in exc.errors()
@@ -158,7 +169,7 @@ def _printable(part: object) -> str:
     return str(part).encode("utf-8", "replace").decode()
 
 
-async def _stale(request: Request, exc: Exception) -> JSONResponse:
+async def _stale(request: Request, _exc: StaleDataError) -> JSONResponse:
     return error_response(request.scope, 409, Conflict.code, "Somebody else changed this record at the same time")
 
 
@@ -175,20 +186,26 @@ async def _database_error(request: Request, exc: Exception) -> JSONResponse:
     )
     if outage or sqlstate[:2] in {"08", "53", "57", "40"}:  # connection, resources, operator, rollback
         log.warning("database_unavailable", error=str(exc))
-        return error_response(
-            request.scope, 503, Unavailable.code, Unavailable.message, headers=RETRY_AFTER
-        )
+        return error_response(request.scope, 503, Unavailable.code, Unavailable.message, headers=RETRY_AFTER)
     raise exc
+
+
+HANDLERS: dict[type[Exception], Any] = {
+    AppError: _app_error,
+    HTTPException: _http_error,
+    RequestValidationError: _validation_error,
+    StaleDataError: _stale,
+    DBAPIError: _database_error,
+    PoolTimeout: _database_error,
+    ConnectionError: _database_error,
+    socket.gaierror: _database_error,
+}
 
 
 def install(app: FastAPI) -> None:
     """Register the handlers that render every error in the one shape."""
-    app.add_exception_handler(AppError, _app_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(StaleDataError, _stale)
-    for outage in (DBAPIError, PoolTimeout, ConnectionError, socket.gaierror):
-        app.add_exception_handler(outage, _database_error)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
 
 
 class CatchAll:

@@ -1,4 +1,4 @@
-"""The contract: all that a feature can contribute, and the registry that reads it. Adding or removing one is one line."""
+"""The contract: all that a feature can contribute, and the registry that reads it."""
 
 import importlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Component health: probes run together, each with a time limit, at most once per second however often they are asked."""
+"""Component health: probes run together, each with a time limit, at most once per second however often asked."""
 
 import asyncio
 import time
@@ -43,7 +43,7 @@ async def _probe(app: FastAPI, name: str, probe: Probe) -> Component:
             await probe(app)
     except TimeoutError:
         error = f"no answer within {PROBE_TIMEOUT:g} s"
-    except Exception as exc:  # a probe fails in whatever way its client does; all mean "down"
+    except Exception as exc:  # noqa: BLE001  a probe fails in whatever way its client does; all mean "down"
         error = type(exc).__name__
         log.warning("probe_failed", component=name, error=str(exc))
     latency = round((time.perf_counter() - started) * 1000, 2)

@@ -39,9 +39,7 @@ def _to_json(event: Any, **_options: Any) -> str:
 
 def configure(settings: Settings) -> None:
     """Set logging up for this process; calling it again replaces the former set-up."""
-    as_json = settings.log.format == "json" or (
-        settings.log.format == "auto" and settings.environment != "development"
-    )
+    as_json = settings.log.format == "json" or (settings.log.format == "auto" and settings.environment != "development")
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,

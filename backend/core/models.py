@@ -1,7 +1,7 @@
 """What every editable table has: a key, times, and a version that makes concurrent edits visible."""
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import Integer
 from sqlalchemy.orm import declared_attr
@@ -14,7 +14,7 @@ def utc_now() -> datetime:
 
 
 class Record(SQLModel):
-    """Base of editable tables. `version` starts at 1 and grows with every UPDATE; a concurrent one is StaleDataError."""
+    """Base of editable tables. `version` starts at 1 and grows with every UPDATE; a clash is StaleDataError."""
 
     id: int | None = Field(default=None, primary_key=True)
     created_at: datetime = Field(default_factory=utc_now, nullable=False)

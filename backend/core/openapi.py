@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond FastAPI's own: our error shape on every operation, the permissions as scopes."""
+"""What the OpenAPI document says beyond FastAPI's own: our error shape everywhere, the permissions as scopes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -57,8 +57,10 @@ def customise(app: FastAPI, registry: Registry) -> Callable[[], dict[str, Any]]:
         schemas |= body.pop("$defs", {})
         schemas["ErrorBody"] = body
         for path, operations in document["paths"].items():
+            version = path.split("/")[2] if path.startswith("/api/") else ""
             for operation in operations.values():
                 _document_errors(path, operation)
+                operation["tags"] = [f"{tag} {version}".strip() for tag in operation.get("tags", ())]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         for scheme in document["components"].get("securitySchemes", {}).values():

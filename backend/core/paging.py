@@ -1,4 +1,4 @@
-"""Two ways to page: by number, with a total, for people; by cursor (keyset), the same speed on every page, for programs."""
+"""Two ways to page: by number, with a total, for people; by cursor (keyset), as fast on every page, for programs."""
 
 import base64
 import binascii

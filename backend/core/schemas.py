@@ -1,10 +1,12 @@
 """Building blocks for request and response schemas."""
 
+import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from backend.core.db import MAX_ID
 
@@ -19,6 +21,12 @@ LongText = Annotated[str, StringConstraints(max_length=5000, pattern=NO_NUL)]
 Search = Annotated[str, StringConstraints(max_length=100, pattern=NO_NUL)]
 
 
+def _is_iso(value: object) -> object:
+    if isinstance(value, int | float) or (isinstance(value, str) and "-" not in value):
+        raise ValueError("Write a moment as in 2026-01-31T09:30:00Z")  # pydantic would take a number of seconds
+    return value
+
+
 def _in_utc(value: datetime) -> datetime:
     try:
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
@@ -27,7 +35,33 @@ def _in_utc(value: datetime) -> datetime:
 
 
 # A moment; without a zone it means UTC.
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
+Moment = Annotated[datetime, BeforeValidator(_is_iso), AfterValidator(_in_utc)]
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# For integers, after their bounds: 3.0 is an integer in JSON Schema.
+WHOLE = BeforeValidator(_whole)
+
+
+def _amount(value: object) -> Decimal:
+    text = format(value, "f") if isinstance(value, Decimal) else value
+    if not isinstance(text, str):
+        raise ValueError('Write amounts as text, such as "19.99": JSON numbers are floating point')  # noqa: TRY004
+    if not re.fullmatch(AMOUNT, text):
+        raise ValueError("Write an amount such as 19.99: not negative, with two decimals at most")
+    return Decimal(text)
+
+
+# An amount of money, sent and answered as text, exact to the cent.
+AMOUNT = r"^[0-9]{1,10}(\.[0-9]{1,2})?$"
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(_amount),
+    WithJsonSchema({"type": "string", "pattern": AMOUNT, "examples": ["19.99"]}),
+]
 
 
 def absent() -> Any:
@@ -36,9 +70,9 @@ def absent() -> Any:
 
 
 class Input(BaseModel):
-    """Base of request bodies: a field that the schema does not know is an error, not a silent loss."""
+    """Base of request bodies: an unknown field is an error, not a silent loss, and no value is guessed at."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Output(BaseModel):

@@ -1,4 +1,4 @@
-"""Every route × every kind of caller, against the tables `access.md` in the tests of each part.
+"""Every route, called by every kind of caller, against the tables `access.md` in the tests of each part.
 
 `yes` means the caller got past the guards (whatever became of the empty request); public routes say why they are.
 """
@@ -87,10 +87,11 @@ async def callers(app: FastAPI, make_user: MakeUser) -> AsyncIterator[dict[str, 
 
 
 async def row(entry: Entry, callers: dict[str, httpx2.AsyncClient]) -> str:
-    body = {} if entry.path.startswith("/admin") or entry.method in ("GET", "HEAD", "OPTIONS") else {"json": {}}
-    verdicts = []
-    for client in callers.values():
-        verdicts.append(verdict(await client.request(entry.method, address(entry.path), **body)))
+    body: dict[str, str] | None = (
+        None if entry.path.startswith("/admin") or entry.method in ("GET", "HEAD", "OPTIONS") else {}
+    )
+    answers = [await client.request(entry.method, address(entry.path), json=body) for client in callers.values()]
+    verdicts = [verdict(answer) for answer in answers]
     reason = entry.reason if verdicts[0] == "yes" else ""
     assert reason or verdicts[0] != "yes" or entry.path.startswith("/admin"), (
         f"{entry.method} {entry.path} is open to strangers, and its docstring does not say why (Public: …)"
@@ -98,9 +99,7 @@ async def row(entry: Entry, callers: dict[str, httpx2.AsyncClient]) -> str:
     return f"| {entry.method} | {entry.path} | {' | '.join(verdicts)} | {reason} |\n"
 
 
-async def test_every_route_is_open_to_whom_the_tables_say(
-    app: FastAPI, callers: dict[str, httpx2.AsyncClient]
-) -> None:
+async def test_every_route_is_open_to_whom_the_tables_say(app: FastAPI, callers: dict[str, httpx2.AsyncClient]) -> None:
     tables: dict[Path, set[str]] = defaultdict(set)
     entries = sorted({*api_routes(app), *console_routes(app)}, key=lambda entry: entry.path == "/admin/logout")
     for entry in entries:  # sign-out comes last: it ends the sessions

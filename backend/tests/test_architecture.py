@@ -61,13 +61,15 @@ def forbidden(module: str, target: str, allowed: set[str]) -> str | None:
     mine, theirs = feature_of(module), feature_of(target)
     if target in TOP and module not in TOP:
         return "nothing imports the composition root"
-    if module.startswith("backend.core") and (theirs or target == "backend.features" or target.split(".")[0] != "backend"):
+    if module.startswith("backend.core") and (
+        theirs or target == "backend.features" or target.split(".", maxsplit=1)[0] != "backend"
+    ):
         return "the kernel knows no feature, console or page"
     if mine and theirs and theirs != mine and theirs not in allowed:
         return f"{mine} does not name {theirs} in its needs"
-    if mine and target.split(".")[0] in ("admin", "frontend"):
+    if mine and target.split(".", maxsplit=1)[0] in ("admin", "frontend"):
         return "features know neither the console nor the pages"
-    outside = module.split(".")[0]
+    outside = module.split(".", maxsplit=1)[0]
     if outside in ("admin", "frontend") and (theirs or not target.startswith(("backend.core", outside))):
         return f"{outside} imports the kernel only"
     return None
@@ -159,9 +161,7 @@ def test_every_feature_says_what_it_is_for_and_has_tests() -> None:
 
 def test_tables_refer_only_to_tables_of_needed_features() -> None:
     registry = {one.name: one for one in feature.load("backend.features", FEATURES).features}
-    owner = {
-        mapper.local_table: feature_of(mapper.class_.__module__) for mapper in SQLModel._sa_registry.mappers
-    }
+    owner = {mapper.local_table: feature_of(mapper.class_.__module__) for mapper in SQLModel._sa_registry.mappers}
     for mapper in SQLModel._sa_registry.mappers:
         mine = feature_of(mapper.class_.__module__)
         if mine is None:  # a table that a test made

@@ -73,4 +73,4 @@ def test_a_feature_that_is_not_there_cannot_be_switched_off(url: str) -> None:
 def test_help_explains_every_command() -> None:
     listed = run("--help").stdout
     for command in ("dev", "serve", "migrate", "new-migration", "check-migrations", "admin", "seed"):
-        assert re.search(rf"^ +{command} +\w", listed, re.M), command
+        assert re.search(rf"^ +{command}\s+\w", listed, re.MULTILINE), command

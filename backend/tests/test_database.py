@@ -145,12 +145,16 @@ async def test_readers_and_writers_of_sqlite_do_not_trip_each_other(tmp_path: Pa
     async with database.session(reading=True) as session:
         assert (await session.exec(select(func.count()).select_from(User))).one() == 30
         connection = await session.connection()
-        pragmas = [(await connection.execute(text(f"PRAGMA {name}"))).scalar() for name in ("journal_mode", "foreign_keys")]
+        pragmas = [
+            (await connection.execute(text(f"PRAGMA {name}"))).scalar() for name in ("journal_mode", "foreign_keys")
+        ]
     assert pragmas == ["wal", 1]
     await database.close()
 
 
-async def test_a_pool_that_is_used_up_is_a_bounded_wait_then_503(make_app: Callable[..., FastAPI], database_url: str) -> None:
+async def test_a_pool_that_is_used_up_is_a_bounded_wait_then_503(
+    make_app: Callable[..., FastAPI], database_url: str
+) -> None:
     app = make_app(
         DATABASE_URL=database_url,
         DATABASE__POOL_SIZE="1",
@@ -195,4 +199,5 @@ def test_money_is_whole_cents(amount: str, cents: int) -> None:
     dialect = async_url("sqlite://").get_dialect()()
     assert Money().process_bind_param(Decimal(amount), dialect) == cents
     assert Money().process_result_value(cents, dialect) == Decimal(amount)
-    assert Money().process_bind_param(None, dialect) is Money().process_result_value(None, dialect) is None
+    assert Money().process_bind_param(None, dialect) is None
+    assert Money().process_result_value(None, dialect) is None

@@ -80,7 +80,9 @@ async def test_other_kinds_of_body(client: httpx2.AsyncClient, kind: str) -> Non
     assert_shape(answer, 422, "invalid")
 
 
-@pytest.mark.parametrize("content", [b"", b"username", b"username=\x00&password=\x00", b"username=a&username=b", b"%ff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"username", b"username=\x00&password=\x00", b"username=a&username=b", b"%ff"]
+)
 async def test_bad_forms(client: httpx2.AsyncClient, content: bytes) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = await client.post("/api/v1/auth/token", content=content, headers=headers)
@@ -88,7 +90,9 @@ async def test_bad_forms(client: httpx2.AsyncClient, content: bytes) -> None:
     assert_shape(answer, answer.status_code, answer.json()["error"]["code"])
 
 
-@pytest.mark.parametrize("path", ["/%00", "/%ff", "/a%2F..%2Fb", "/" + "x" * 5000, "/static/..%2f..%2f.env", "/%0d%0aX:1"])
+@pytest.mark.parametrize(
+    "path", ["/%00", "/%ff", "/a%2F..%2Fb", "/" + "x" * 5000, "/static/..%2f..%2f.env", "/%0d%0aX:1"]
+)
 async def test_odd_paths(client: httpx2.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code in (307, 404)
 

@@ -30,16 +30,24 @@ def test_json_has_what_a_search_needs(environment: Callable[..., None], capsys: 
     logging.getLogger("uvicorn.error").warning("from %s", "uvicorn")
     context.request_id.reset(token)
     ours, theirs = lines(capsys)
-    assert (ours["event"], ours["item"], ours["level"], ours["logger"], ours["request_id"]) == ("sold", 7, "info", "shop", "r-1")
+    assert (ours["event"], ours["item"], ours["level"], ours["logger"], ours["request_id"]) == (
+        "sold",
+        7,
+        "info",
+        "shop",
+        "r-1",
+    )
     assert ours["password"] == ours["access_token"] == ours["Cookie"] == our_logging.MASK
     assert (theirs["event"], theirs["request_id"]) == ("from uvicorn", "r-1")
     assert str(ours["timestamp"]).endswith("Z")
 
 
-def test_a_traceback_has_no_local_variables(environment: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_has_no_local_variables(
+    environment: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     environment(LOG__FORMAT="json")
     our_logging.configure(Settings())
-    password = "hunter2"  # noqa: S105, F841
+    password = "hunter2"  # noqa: F841
     try:
         raise LookupError("gone")
     except LookupError:

@@ -19,7 +19,11 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def test_every_operation_is_described_and_tagged(document: dict[str, Any]) -> None:
-    bare = [name for name, one in operations(document) if not (one.get("summary") and one.get("description") and one.get("tags"))]
+    bare = [
+        name
+        for name, one in operations(document)
+        if not (one.get("summary") and one.get("description") and one.get("tags"))
+    ]
     assert bare == []
 
 

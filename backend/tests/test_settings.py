@@ -14,7 +14,7 @@ from backend.core.config import PLATFORM_NAMES, EnvSettings, Settings, UnsafeSet
 from backend.features import FEATURES
 from backend.testing import ROOT
 
-EXAMPLE = re.compile(r"^# (.+)\n#?([A-Z_]+)=", re.M)
+EXAMPLE = re.compile(r"^# (.+)\n#?([A-Z_]+)=", re.MULTILINE)
 Environment = Callable[..., None]
 SAFE = {"ENVIRONMENT": "production", "SECRET_KEY": "s" * 32, "TRUSTED_HOSTS__ALLOWED": "example.com"}
 

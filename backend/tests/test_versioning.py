@@ -1,6 +1,7 @@
 """v2 is v1 plus what it redefines, served and documented alike; v1 is frozen."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -76,12 +77,12 @@ async def test_v1_is_frozen(app: FastAPI) -> None:
     """What v1 takes and gives is promised; words may change. Each feature keeps its part of the promise."""
     document = app.openapi()
     owners = {
-        (route.path, method.lower()): route.endpoint.__module__
+        (route.path_format, method.lower()): route.endpoint.__module__
         for route in iter_route_contexts(app.routes)
         if route.path and route.endpoint
         for method in route.methods or ()
     }
-    promises: dict[snapshots.Path, dict[str, Any]] = {}
+    promises: dict[Path, dict[str, Any]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path.startswith("/api/v1"):

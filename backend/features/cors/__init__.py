@@ -16,7 +16,9 @@ RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Request-ID", "
 class CorsSettings(EnvSettings):
     model_config = SettingsConfigDict(env_prefix="CORS__")
 
-    allowed_origins: CommaList = Field((), description="Origins of browser apps, such as https://app.example.com; * for any")
+    allowed_origins: CommaList = Field(
+        (), description="Origins of browser apps, such as https://app.example.com; * for any"
+    )
     allow_credentials: bool = Field(False, description="Let those origins send cookies; never together with *")
     max_age: int = Field(600, ge=0, description="Seconds for which browsers remember a preflight answer")
 

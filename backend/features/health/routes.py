@@ -13,7 +13,6 @@ from backend.core.health import Report
 PERMISSIONS = (Permission(name="health:read", summary="See the state of each component", rank=Rank.STAFF),)
 
 
-
 class Status(BaseModel):
     """One word about the app."""
 
@@ -72,6 +71,4 @@ async def health_detailed(
     """The state of every component, with latencies in milliseconds."""
     report: Report = await request.app.state.health.report()
     _say(response, report.status)
-    return Details(
-        **report.model_dump(), version=__version__, environment=request.app.state.settings.environment
-    )
+    return Details(**report.model_dump(), version=__version__, environment=request.app.state.settings.environment)

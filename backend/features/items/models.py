@@ -12,7 +12,7 @@ from backend.core.models import Record
 class Item(Record, table=True):
     """Something for sale. Its owner may be gone; staff then look after it."""
 
-    __tablename__: ClassVar[str] = "items"  # type: ignore[misc]
+    __tablename__: ClassVar[str] = "items"
 
     name: str = Field(max_length=200, index=True)
     description: str = Field(max_length=5000, default="")

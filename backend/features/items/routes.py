@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from backend.core.auth import Principal, requires
 from backend.core.db import Session
+from backend.core.errors import Responses
 from backend.core.paging import Cursor, Limit, Page, PageNumber, Slice, decode_cursor, encode_cursor
 from backend.core.preconditions import IfMatch, check_if_match, etag
 from backend.core.schemas import Id, Search
@@ -19,7 +20,7 @@ Reader = Annotated[Principal, requires("items:read")]
 Writer = Annotated[Principal, requires("items:write")]
 Q = Annotated[Search, Query(description="Part of the name or the description")]
 
-CHANGED = {
+CHANGED: Responses = {
     409: {"description": "Somebody else changed the item at the same time"},
     412: {"description": "The item has changed since you read it"},
 }
@@ -57,23 +58,21 @@ async def page_items(session: Session, caller: Reader, query: PageNumber, q: Q =
     return Page[ItemOut].of([ItemOut.model_validate(row) for row in rows], query, total)
 
 
-@router.get("/{item_id}")
+@router.get("/{item_id:int}")
 async def read_item(item_id: Id, session: Session, response: Response, caller: Reader) -> ItemOut:
     """One item, with its `ETag`."""
     return _shown(await service.get_item(session, item_id), response)
 
 
 @router.post("", status_code=201)
-async def create_item(
-    body: ItemIn, request: Request, session: Session, response: Response, caller: Writer
-) -> ItemOut:
+async def create_item(body: ItemIn, request: Request, session: Session, response: Response, caller: Writer) -> ItemOut:
     """Put an item up for sale; it is yours."""
     item = await service.create_item(session, owner_id=caller.id, **body.model_dump())
     response.headers["Location"] = f"{request.url.path}/{item.id}"
     return _shown(item, response)
 
 
-@router.put("/{item_id}", responses=CHANGED)
+@router.put("/{item_id:int}", responses=CHANGED)
 async def put_item(
     item_id: Id, body: ItemIn, session: Session, response: Response, caller: Writer, if_match: IfMatch = None
 ) -> ItemOut:
@@ -83,7 +82,7 @@ async def put_item(
     return _shown(await service.update_item(session, item, **body.model_dump()), response)
 
 
-@router.patch("/{item_id}", responses=CHANGED)
+@router.patch("/{item_id:int}", responses=CHANGED)
 async def patch_item(
     item_id: Id, body: ItemPatch, session: Session, response: Response, caller: Writer, if_match: IfMatch = None
 ) -> ItemOut:
@@ -93,7 +92,7 @@ async def patch_item(
     return _shown(await service.update_item(session, item, **body.model_dump(exclude_unset=True)), response)
 
 
-@router.delete("/{item_id}", status_code=204, responses=CHANGED)
+@router.delete("/{item_id:int}", status_code=204, responses=CHANGED)
 async def delete_item(item_id: Id, session: Session, caller: Writer, if_match: IfMatch = None) -> None:
     """Delete an item of yours."""
     item = await service.get_own_item(session, item_id, caller=caller)

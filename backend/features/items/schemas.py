@@ -1,16 +1,14 @@
 """What goes in and out of the items API."""
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated
 
 from pydantic import Field
 
 from backend.core.db import MAX_ID
-from backend.core.schemas import Input, LongText, Name, Output, absent
+from backend.core.schemas import WHOLE, Amount, Input, LongText, Name, Output, absent
 
-Price = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2, examples=["19.99"])]
-Stock = Annotated[int, Field(ge=0, le=MAX_ID, description="Pieces in stock")]
+Stock = Annotated[int, Field(ge=0, le=MAX_ID, description="Pieces in stock"), WHOLE]
 
 
 class ItemIn(Input):
@@ -18,7 +16,7 @@ class ItemIn(Input):
 
     name: Name
     description: LongText = ""
-    price: Price
+    price: Amount
     stock: Stock = 0
 
 
@@ -27,7 +25,7 @@ class ItemPatch(Input):
 
     name: Name = absent()
     description: LongText = absent()
-    price: Price = absent()
+    price: Amount = absent()
     stock: Stock = absent()
 
 
@@ -37,7 +35,7 @@ class ItemOut(Output):
     id: int
     name: str
     description: str
-    price: Decimal
+    price: Amount
     stock: int
     owner_id: int | None
     created_at: datetime

@@ -1,4 +1,4 @@
-"""Console sessions: server-side, so that signing out, deactivation and expiry work at once, whatever the cookie says."""
+"""Console sessions: server-side, so that sign-out, deactivation and expiry work at once, whatever the cookie says."""
 
 import hashlib
 import secrets
@@ -31,7 +31,7 @@ class ConsoleSessions:
 
     async def start(self, request: Request, session: AsyncSession, name: str, password: str) -> str | None:
         try:
-            user = await service.check_password(session, email=name, password=password)
+            user = await service.check_password(request.app.state.database, email=name, password=password)
         except Unauthorized:
             return None
         if user.id is None or user.role == Rank.USER.name.lower():
@@ -45,7 +45,7 @@ class ConsoleSessions:
                 token_hash=_hash(token),
                 created_at=now,
                 expires_at=now + self.lifetime,
-                address=request.client.host if request.client else "",
+                address=request.client.host[:64] if request.client else "",
                 user_agent=request.headers.get("user-agent", "")[:200],
             )
         )

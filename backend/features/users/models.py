@@ -11,7 +11,7 @@ from backend.core.models import Record, utc_now
 class User(Record, table=True):
     """A person. `email` is stored in lower case, so that its unique index is one of spellings."""
 
-    __tablename__: ClassVar[str] = "users"  # type: ignore[misc]
+    __tablename__: ClassVar[str] = "users"
 
     email: str = Field(max_length=254, unique=True)
     full_name: str = Field(max_length=200, default="")
@@ -26,7 +26,7 @@ class User(Record, table=True):
 class ConsoleSession(SQLModel, table=True):
     """A console sign-in. The cookie carries the token, this row only its SHA-256: a leaked table opens nothing."""
 
-    __tablename__: ClassVar[str] = "console_sessions"  # type: ignore[misc]
+    __tablename__: ClassVar[str] = "console_sessions"
 
     id: int | None = Field(default=None, primary_key=True)
     user_id: int = Field(foreign_key="users.id", ondelete="CASCADE", index=True)

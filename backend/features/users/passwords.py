@@ -35,7 +35,7 @@ def check_strength(password: str, email: str) -> None:
         problem = f"Use at least {minimum} characters"
     elif len(set(password)) < MIN_DISTINCT:
         problem = f"Use at least {MIN_DISTINCT} different characters"
-    elif len(name := email.split("@")[0].lower()) >= MIN_NAME and name in password.lower():
+    elif len(name := email.split("@", 1)[0].lower()) >= MIN_NAME and name in password.lower():
         problem = "Leave your e-mail address out of it"
     if problem:
         details = [{"field": "body.password", "message": problem, "type": "weak_password"}]

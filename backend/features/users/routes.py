@@ -8,7 +8,7 @@ from fastapi.security import OAuth2PasswordRequestForm
 
 from backend.core.auth import Caller, Principal, requires
 from backend.core.db import Session
-from backend.core.errors import Forbidden
+from backend.core.errors import Forbidden, Responses
 from backend.core.paging import Page, PageNumber
 from backend.core.preconditions import IfMatch, check_if_match, etag
 from backend.core.schemas import Id
@@ -31,8 +31,8 @@ Reader = Annotated[Principal, requires("users:read")]
 Writer = Annotated[Principal, requires("users:write")]
 Filter = Annotated[UserFilter, Query()]
 
-CREATED = {409: {"description": "The e-mail address is taken"}}
-CHANGED = {
+CREATED: Responses = {409: {"description": "The e-mail address is taken"}}
+CHANGED: Responses = {
     409: {"description": "The e-mail address is taken, or this is the last active administrator"},
     412: {"description": "The account has changed since you read it"},
 }
@@ -65,13 +65,13 @@ async def signup(body: Signup, session: Session, response: Response) -> UserOut:
 
 @auth.post("/token", responses={401: {"description": "Wrong e-mail address or password"}})
 async def create_token(
-    form: Annotated[OAuth2PasswordRequestForm, Depends()], session: Session, request: Request, response: Response
+    form: Annotated[OAuth2PasswordRequestForm, Depends()], request: Request, response: Response
 ) -> Token:
     """Exchange e-mail address (as `username`) and password for an access token (OAuth2 password grant).
 
     Name scopes to get a token that may do less than you. Public: this is how callers become known.
     """
-    user = await service.check_password(session, email=form.username, password=form.password)
+    user = await service.check_password(request.app.state.database, email=form.username, password=form.password)
     settings = request.app.state.settings
     held = tokens.principal_of(user.id or 0, user.email, user.role, request.app.state.registry.permissions).permissions
     scopes = held & frozenset(form.scopes) if form.scopes else held
@@ -150,19 +150,19 @@ async def create_user(body: UserCreate, session: Session, response: Response, ca
     return _shown(user, response)
 
 
-@users.get("/{user_id}")
+@users.get("/{user_id:int}")
 async def read_user(user_id: Id, session: Session, response: Response, caller: Reader) -> UserOut:
     """One account, with its `ETag`."""
     return _shown(await service.get_user(session, user_id), response)
 
 
-@users.head("/{user_id}")
+@users.head("/{user_id:int}")
 async def head_user(user_id: Id, session: Session, response: Response, caller: Reader) -> None:
     """Whether there is such an account, and its `ETag`, without a body."""
     _shown(await service.get_user(session, user_id), response)
 
 
-@users.options("/{user_id}", status_code=204)
+@users.options("/{user_id:int}", status_code=204)
 async def user_options(user_id: Id, response: Response) -> None:
     """Which methods this resource knows: `Allow`.
 
@@ -171,7 +171,7 @@ async def user_options(user_id: Id, response: Response) -> None:
     response.headers["Allow"] = RECORD_METHODS
 
 
-@users.put("/{user_id}", responses=CHANGED)
+@users.put("/{user_id:int}", responses=CHANGED)
 async def put_user(
     user_id: Id, body: UserPut, session: Session, response: Response, caller: Writer, if_match: IfMatch = None
 ) -> UserOut:
@@ -181,7 +181,7 @@ async def put_user(
     return _shown(await service.update_user(session, user, **body.model_dump()), response)
 
 
-@users.patch("/{user_id}", responses=CHANGED)
+@users.patch("/{user_id:int}", responses=CHANGED)
 async def patch_user(
     user_id: Id, body: UserPatch, session: Session, response: Response, caller: Writer, if_match: IfMatch = None
 ) -> UserOut:
@@ -194,7 +194,7 @@ async def patch_user(
     return _shown(await service.update_user(session, user, **changes), response)
 
 
-@users.delete("/{user_id}", status_code=204, responses=CHANGED)
+@users.delete("/{user_id:int}", status_code=204, responses=CHANGED)
 async def delete_user(user_id: Id, session: Session, caller: Writer, if_match: IfMatch = None) -> None:
     """Delete an account for good. What it owned stays, without an owner."""
     user = await service.get_user(session, user_id)

@@ -3,15 +3,34 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, EmailStr, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, BaseModel, EmailStr, Field, SecretStr, StringConstraints, WithJsonSchema
 
-from backend.core.schemas import NO_NUL, TRIMMED, Input, Moment, Output, Search, absent
+from backend.core.schemas import TRIMMED, Input, Moment, Output, Search, absent
 
 Role = Literal["user", "staff", "admin"]
 Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254, examples=["ada@example.com"])]
 FullName = Annotated[str, StringConstraints(max_length=200, pattern=rf"{TRIMMED}|^$"), Field(examples=["Ada Lovelace"])]
+PASSWORD_MAX = 128  # characters: a limit on what strangers can make us hash
+
+
+def _short_enough(password: SecretStr) -> SecretStr:
+    if len(password.get_secret_value()) > PASSWORD_MAX:
+        raise ValueError(f"Use at most {PASSWORD_MAX} characters")
+    return password
+
+
 Password = Annotated[
-    SecretStr, Field(min_length=1, max_length=128, examples=["correct horse battery staple"])
+    SecretStr,
+    AfterValidator(_short_enough),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "password",
+            "maxLength": PASSWORD_MAX,
+            "examples": ["correct horse battery staple"],
+            "writeOnly": True,
+        }
+    ),
 ]
 
 
@@ -57,7 +76,7 @@ class UserPatch(Input):
 class UserForm(UserPut):
     """The console's form: an empty password leaves it as it is."""
 
-    password: SecretStr = Field(SecretStr(""), max_length=128)
+    password: Password = SecretStr("")
 
 
 class UserOut(Output):
@@ -83,7 +102,7 @@ class Token(BaseModel):
     """OAuth2 access token answer (RFC 6749 §5.1); `expires_in` in seconds."""
 
     access_token: str
-    token_type: Literal["bearer"] = "bearer"
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105
     expires_in: int
     scope: str
 

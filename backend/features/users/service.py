@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, delete, func, or_
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from backend.core.db import Database
 from backend.core.errors import Conflict, NotFound, Unauthorized
 from backend.core.paging import PageQuery
 from backend.features.users.models import ConsoleSession, User
@@ -25,22 +26,29 @@ async def _refuse_taken(session: AsyncSession, email: str, *, but: int | None = 
 async def create_user(session: AsyncSession, *, email: str, password: str, **fields: Any) -> User:
     """Store a new account. Conflict when the address is taken, Unprocessable when the password is weak."""
     check_strength(password, email)
+    password_hash = await hash_password(password)  # before the first statement, which may take SQLite's write lock
     await _refuse_taken(session, email)
-    user = User(email=email, password_hash=await hash_password(password), **fields)
+    user = User(email=email, password_hash=password_hash, **fields)
     session.add(user)
     await session.flush()
     return user
 
 
-async def check_password(session: AsyncSession, *, email: str, password: str) -> User:
-    """The active account with this address and password; Unauthorized, for every reason in the same words and time."""
-    user = (await session.exec(select(User).where(User.email == email.lower()))).first()
+async def check_password(database: Database, *, email: str, password: str) -> User:
+    """The active account with this address and password; Unauthorized, for every reason in the same words and time.
+
+    Sessions of its own: no connection and no lock is held while the hash is computed.
+    """
+    async with database.session(reading=True) as session:
+        user = (await session.exec(select(User).where(User.email == email.lower()))).first()
     fits, better = await verify_password(password, user.password_hash if user else None)
     if user is None or not fits or not user.is_active:
         raise Unauthorized(WRONG)
     if better:
-        user.password_hash = better
-        await session.flush()
+        async with database.session() as session:
+            user = await session.merge(user)
+            user.password_hash = better
+            await session.commit()
     return user
 
 
@@ -80,8 +88,8 @@ async def list_users(session: AsyncSession, chosen: UserFilter, query: PageQuery
 
 async def keep_an_admin(session: AsyncSession, user: User) -> None:
     """Conflict when `user` is the last active administrator, who must stay one: nobody could let others in again."""
-    others = select(func.count()).select_from(User).where(
-        User.role == "admin", col(User.is_active), col(User.id) != user.id
+    others = (
+        select(func.count()).select_from(User).where(User.role == "admin", col(User.is_active), col(User.id) != user.id)
     )
     if user.role == "admin" and user.is_active and not (await session.exec(others)).one():
         raise Conflict("This is the last active administrator")

@@ -1,5 +1,7 @@
 """Sign-up, tokens, one's own profile."""
 
+import base64
+import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +16,7 @@ from passlib.hash import bcrypt
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from backend.core.config import Settings
 from backend.features.users import tokens
 from backend.features.users.models import User
 from backend.testing import PASSWORD, ClientFor, MakeUser, new_client
@@ -97,9 +100,9 @@ async def test_a_wrong_sign_in_costs_a_hash_whether_or_not_the_account_exists(
     await sign_in(client, "warm-up@example.com", "wrong")
     spent = []
     for email in (known, "nobody@example.com"):
-        started = time.thread_time(), time.process_time()
+        started = time.process_time()
         await sign_in(client, email, "wrong")
-        spent.append(time.process_time() - started[1])
+        spent.append(time.process_time() - started)
     assert spent[1] > spent[0] / 5
 
 
@@ -193,19 +196,18 @@ async def test_the_untampered_one_works(app: FastAPI, client: httpx2.AsyncClient
     "header", ["Bearer", "Bearer ", "Bearer a.b.c", "bearer x", "Basic YTpi", "Bearer é", "Bearer " + "a" * 9000]
 )
 async def test_odd_authorization_headers_are_401(client: httpx2.AsyncClient, header: str) -> None:
-    answer = await client.get("/api/v1/users/me", headers={"Authorization": header.encode()})
+    answer = await client.get("/api/v1/users/me", headers={b"Authorization": header.encode()})
     assert answer.status_code == 401
 
 
 async def test_alg_none_is_refused(client: httpx2.AsyncClient, make_user: MakeUser) -> None:
-    user = await make_user("admin")
-    unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiI%s" % user.id
-    assert (await client.get("/api/v1/users/me", headers={"Authorization": f"Bearer {unsigned}."})).status_code == 401
+    parts = [{"alg": "none", "typ": "JWT"}, {"sub": str((await make_user("admin")).id), "exp": 4102444800}]
+    unsigned = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+    answer = await client.get("/api/v1/users/me", headers={"Authorization": f"Bearer {unsigned}."})
+    assert answer.status_code == 401
 
 
 def test_tokens_are_good_for_the_time_asked_for(environment: Callable[..., None]) -> None:
-    from backend.core.config import Settings
-
     environment()
     token = tokens.issue(Settings(), user_id=1, scopes=frozenset(), lifetime=timedelta(minutes=3))
     claims = jwt.get_unverified_claims(token)

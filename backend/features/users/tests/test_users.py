@@ -114,7 +114,16 @@ async def test_filters_order_and_pages(
 
 
 @pytest.mark.parametrize(
-    "query", ["sort=password_hash", "role=root", "is_active=maybe", "created_from=soon", "q=%00", "page=0", "created_to=0001-01-01T00:00:00%2B23:59"]
+    "query",
+    [
+        "sort=password_hash",
+        "role=root",
+        "is_active=maybe",
+        "created_from=soon",
+        "q=%00",
+        "page=0",
+        "created_to=0001-01-01T00:00:00%2B23:59",
+    ],
 )
 async def test_bad_filters_are_422(as_staff: httpx2.AsyncClient, query: str) -> None:
     assert (await as_staff.get(f"{USERS}?{query}")).status_code == 422
@@ -153,7 +162,7 @@ async def test_the_password_hash_never_leaves(as_admin: httpx2.AsyncClient, make
 @pytest.mark.parametrize("bad", ["0", "-1", "abc", "1.5", str(2**31), str(10**30), "%00"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
 async def test_bad_ids_are_never_a_500(as_admin: httpx2.AsyncClient, method: str, bad: str) -> None:
-    assert (await as_admin.request(method, f"{USERS}/{bad}")).status_code == 422
+    assert (await as_admin.request(method, f"{USERS}/{bad}")).status_code in (404, 422)
 
 
 async def test_a_list_costs_three_statements(
