@@ -373,9 +373,8 @@ def running_server(**variables: str) -> Iterator[str]:
         process.wait(timeout=40)
 
 
-@pytest.fixture(scope="session")
-def live_server() -> Iterator[str]:
-    """The base URL of a real server process on a migrated SQLite file, with the administrator admin@example.com."""
+@contextmanager
+def _server_with_admin() -> Iterator[str]:
     with _temporary_database("sqlite") as url:
         run_alembic(url, lambda alembic: command.upgrade(alembic, "head"))
         engine = create_engine(sync_url(url))
@@ -385,6 +384,20 @@ def live_server() -> Iterator[str]:
         engine.dispose()
         with running_server(DATABASE_URL=url) as base:
             yield base
+
+
+@pytest.fixture(scope="session")
+def live_server() -> Iterator[str]:
+    """The base URL of a real server process on a migrated SQLite file, with the administrator admin@example.com."""
+    with _server_with_admin() as base:
+        yield base
+
+
+@pytest.fixture
+def fresh_server() -> Iterator[str]:
+    """The same, for one test alone."""
+    with _server_with_admin() as base:
+        yield base
 
 
 @pytest.fixture

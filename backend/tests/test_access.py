@@ -14,13 +14,15 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
-from backend.testing import PASSWORD, MakeUser, new_client, token_for
+from backend.testing import PASSWORD, ROOT, MakeUser, new_client, token_for
 from backend.tests import snapshots
 
 CALLERS = ("anonymous", "user", "staff", "admin")
 NOBODY = "2000000000"  # an id that no record has
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+CONSOLE_PUBLIC = {"/admin/login": "this is how staff become known."}
 HEADER = "| Method | Path | " + " | ".join(CALLERS) + " | Public because |\n|" + "---|" * 7 + "\n"
 
 
@@ -45,6 +47,19 @@ def api_routes(app: FastAPI) -> Iterator[Entry]:
                 yield Entry(route.endpoint.__module__, method, route.path, _reason(route.endpoint))
 
 
+def static_files(app: FastAPI) -> Iterator[Entry]:
+    """The folders of files that anybody may have."""
+    console = [route.app for route in app.routes if isinstance(route, Mount) and route.name == "admin"]
+    inner = [(f"/admin{route.path}", route.app) for app in console for route in getattr(app, "routes", ())]
+    outer = [(route.path, getattr(route, "app", None)) for route in iter_route_contexts(app.routes)]
+    for path, files in (*inner, *outer):
+        if isinstance(files, StaticFiles) and files.directory:
+            module = ".".join(Path(files.directory).relative_to(ROOT).parts)
+            yield Entry(
+                module, "GET", f"{path}/{{file}}", "they are styles, scripts and pictures, the same for everybody."
+            )
+
+
 def console_routes(app: FastAPI) -> Iterator[Entry]:
     console = next((route.app for route in app.routes if isinstance(route, Mount) and route.name == "admin"), None)
     views = {view.identity: view.__module__ for one in app.state.registry.features for view in one.admin}
@@ -54,7 +69,7 @@ def console_routes(app: FastAPI) -> Iterator[Entry]:
         for identity, module in views.items() if "{identity}" in route.path else [("", "admin")]:
             path = "/admin" + route.path.replace("{identity}", identity).replace(":path", "")
             for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
-                yield Entry(module, method, path, "")
+                yield Entry(module, method, path, CONSOLE_PUBLIC.get(path, ""))
 
 
 def address(path: str) -> str:
@@ -93,7 +108,7 @@ async def row(entry: Entry, callers: dict[str, httpx2.AsyncClient]) -> str:
     answers = [await client.request(entry.method, address(entry.path), json=body) for client in callers.values()]
     verdicts = [verdict(answer) for answer in answers]
     reason = entry.reason if verdicts[0] == "yes" else ""
-    assert reason or verdicts[0] != "yes" or entry.path.startswith("/admin"), (
+    assert reason or verdicts[0] != "yes", (
         f"{entry.method} {entry.path} is open to strangers, and its docstring does not say why (Public: …)"
     )
     return f"| {entry.method} | {entry.path} | {' | '.join(verdicts)} | {reason} |\n"
@@ -101,7 +116,9 @@ async def row(entry: Entry, callers: dict[str, httpx2.AsyncClient]) -> str:
 
 async def test_every_route_is_open_to_whom_the_tables_say(app: FastAPI, callers: dict[str, httpx2.AsyncClient]) -> None:
     tables: dict[Path, set[str]] = defaultdict(set)
-    entries = sorted({*api_routes(app), *console_routes(app)}, key=lambda entry: entry.path == "/admin/logout")
+    entries = sorted(
+        {*api_routes(app), *console_routes(app), *static_files(app)}, key=lambda entry: entry.path == "/admin/logout"
+    )
     for entry in entries:  # sign-out comes last: it ends the sessions
         if not entry.path.startswith("/api/v2"):
             tables[snapshots.folder_of(entry.module)].add(await row(entry, callers))

@@ -13,6 +13,9 @@ import pytest
 from backend.testing import ROOT, free_port, wait_until_ready
 
 
+pytestmark = pytest.mark.slow
+
+
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | variables
     command = [sys.executable, "-m", "backend", *arguments]

@@ -1,0 +1,30 @@
+"""Schemathesis on the served OpenAPI document: every check, valid and invalid data, signed in as an administrator.
+
+How it reads our statuses is in `schemathesis.toml`. Reproduce a finding with the seed that it prints.
+"""
+
+import os
+import subprocess
+import sys
+
+import httpx2
+import pytest
+
+from backend.testing import PASSWORD, ROOT
+
+COMMAND = (
+    *("-m", "schemathesis.cli", "run", "--checks", "all", "--mode", "all", "--max-examples", "15"),
+    *("--continue-on-failure", "--generation-database", "none", "--seed", os.environ.get("FUZZ_SEED", "1")),
+    *("--include-path-regex", "^/api/v1/|^/[a-z]+(/detailed)?$"),
+)
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing(fresh_server: str) -> None:
+    form = {"username": "admin@example.com", "password": PASSWORD}
+    token = httpx2.post(f"{fresh_server}/api/v1/auth/token", data=form).json()["access_token"]
+    command = [sys.executable, *COMMAND, "--header", f"Authorization: Bearer {token}", f"{fresh_server}/openapi.json"]
+    environment = os.environ | {"SCHEMATHESIS_HOOKS": "backend.tests.fuzz_hooks"}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "only 401/403 responses" not in found.stdout, "the token was not accepted, so little was tested"

@@ -1,0 +1,90 @@
+"""The removal drill: a feature leaves with its folder and its one line, and everything that remains is green.
+
+A feature with tables leaves a database behind in which they still are; `./scripts/migrate new` writes the migration
+that drops them, as a person would, and the tests of the migrations then hold it to account.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from backend.core import feature
+from backend.features import FEATURES
+
+ROOT = Path(__file__).resolve().parent.parent
+SPINE = frozenset({"users"})
+PYTEST = ("-q", "-n", "auto", "--databases", "sqlite", "-m", "not browser and not slow", "-p", "no:cacheprovider")
+
+
+def copy_tree(target: Path) -> None:
+    """What git knows or would add; the installed packages are shared."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    (target / ".venv").symlink_to(ROOT / ".venv")
+
+
+def run(tree: Path, *arguments: str, database: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tree), "ENV_FILE": "", "DATABASE_URL": f"sqlite:///{database}"}
+    command = [".venv/bin/python", "-m", *arguments]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+
+
+def take_out(tree: Path, name: str) -> None:
+    shutil.rmtree(tree / "backend/features" / name)
+    registry = tree / "backend/features/__init__.py"
+    before = registry.read_text()
+    after, removed = re.subn(rf'^ +"{name}",.*\n', "", before, flags=re.MULTILINE)
+    if removed != 1:
+        raise SystemExit(f"{name} has {removed} lines in the registry")
+    registry.write_text(after)
+
+
+def drill(name: str) -> str | None:
+    """None when all is green without `name`, else what was printed."""
+    has_tables = "table=True" in "".join(path.read_text() for path in (ROOT / "backend/features" / name).rglob("*.py"))
+    with tempfile.TemporaryDirectory(prefix=f"without-{name}-") as folder:
+        tree, database = Path(folder) / "tree", Path(folder) / "old.db"
+        tree.mkdir()
+        copy_tree(tree)
+        if has_tables:
+            run(tree, "backend", "migrate", database=database)
+        take_out(tree, name)
+        if has_tables:
+            written = run(tree, "backend", "new-migration", f"drop {name}", database=database)
+            if written.returncode:
+                return written.stdout + written.stderr
+        for step in (("pytest", *PYTEST), ("mypy",)):
+            result = run(tree, *step, database=database)
+            if result.returncode:
+                return result.stdout + result.stderr
+    return None
+
+
+def main() -> None:
+    names = sys.argv[1:] or [name for name in FEATURES if name not in SPINE]
+    needed = {need for one in feature.load("backend.features", FEATURES).features for need in one.needs}
+    failed = []
+    for name in names:
+        if name in SPINE or name in needed:
+            raise SystemExit(f"{name} is needed by other features: take those out first")
+        started = time.monotonic()
+        problem = drill(name)
+        print(f"{'FAILED' if problem else 'green '} without {name} ({time.monotonic() - started:.0f} s)", flush=True)
+        if problem:
+            failed.append(name)
+            print(problem)
+    if failed:
+        raise SystemExit(f"Not removable: {', '.join(failed)}")
+    print(f"{len(names)} features come out, one by one")
+
+
+if __name__ == "__main__":
+    main()
