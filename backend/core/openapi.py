@@ -60,6 +60,8 @@ def customise(app: FastAPI, registry: Registry) -> Callable[[], dict[str, Any]]:
             version = path.split("/")[2] if path.startswith("/api/") else ""
             for operation in operations.values():
                 _document_errors(path, operation)
+                # The docstring's first sentence says more than the function's name, which is FastAPI's own choice.
+                operation["summary"] = " ".join(operation["description"].split()).split(". ")[0].rstrip(".")
                 operation["tags"] = [f"{tag} {version}".strip() for tag in operation.get("tags", ())]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)

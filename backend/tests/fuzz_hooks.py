@@ -9,6 +9,6 @@ NOBODY = 2_000_000_000
 
 
 @schemathesis.hook
-def before_call(_context: schemathesis.HookContext, case: schemathesis.Case, _options: dict[str, Any]) -> None:
+def before_call(_context: schemathesis.HookContext, case: schemathesis.Case[Any], _options: dict[str, Any]) -> None:
     if case.path_parameters and str(case.path_parameters.get("user_id")) == str(SELF):
         case.path_parameters["user_id"] = NOBODY

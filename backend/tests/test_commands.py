@@ -12,7 +12,6 @@ import pytest
 
 from backend.testing import ROOT, free_port, wait_until_ready
 
-
 pytestmark = pytest.mark.slow
 
 

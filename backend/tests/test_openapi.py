@@ -51,5 +51,5 @@ def test_required_permissions_are_scopes_that_exist(document: dict[str, Any]) ->
     assert all(scopes.values())
 
 
-def test_a_proxys_prefix_is_the_server(make_app: Callable[..., FastAPI]) -> None:
+def test_the_prefix_of_a_proxy_is_the_server(make_app: Callable[..., FastAPI]) -> None:
     assert make_app(API__ROOT_PATH="/shop").openapi()["servers"] == [{"url": "/shop"}]

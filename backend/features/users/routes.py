@@ -67,7 +67,7 @@ async def signup(body: Signup, session: Session, response: Response) -> UserOut:
 async def create_token(
     form: Annotated[OAuth2PasswordRequestForm, Depends()], request: Request, response: Response
 ) -> Token:
-    """Exchange e-mail address (as `username`) and password for an access token (OAuth2 password grant).
+    """Sign in for an access token. E-mail address (as `username`) and password, by the OAuth2 password grant.
 
     Name scopes to get a token that may do less than you. Public: this is how callers become known.
     """
