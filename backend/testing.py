@@ -406,6 +406,8 @@ async def page() -> AsyncIterator[Any]:
     from playwright.async_api import async_playwright
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+    if chromium is None and os.environ.get("REQUIRE_BROWSER"):
+        pytest.fail("REQUIRE_BROWSER is set and there is no Chromium")
     if chromium is None:
         pytest.skip("no Chromium on this machine: install it to run the browser tests")
     options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
