@@ -229,7 +229,7 @@ async def make_app(environment: Callable[..., None]) -> AsyncIterator[Callable[.
 # --- callers -------------------------------------------------------------------------------------------------------
 
 MakeUser = Callable[..., Awaitable[User]]
-ClientFor = Callable[[User], httpx2.AsyncClient]
+ClientFor = Callable[..., httpx2.AsyncClient]
 
 
 @pytest.fixture
@@ -257,19 +257,20 @@ async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-def token_for(app: FastAPI, user: User) -> str:
-    everything = frozenset(app.state.registry.permissions)
+def token_for(app: FastAPI, user: User, *permissions: str) -> str:
+    """A token of that person's: for these permissions only, or for all that they hold."""
+    scopes = frozenset(permissions or app.state.registry.permissions)
     lifetime = timedelta(minutes=5)
-    return tokens.issue(app.state.settings, user_id=user.id or 0, scopes=everything, lifetime=lifetime)
+    return tokens.issue(app.state.settings, user_id=user.id or 0, scopes=scopes, lifetime=lifetime)
 
 
 @pytest.fixture
 async def client_for(app: FastAPI) -> AsyncIterator[ClientFor]:
-    """`client_for(user)`: a caller with that person's token."""
+    """`client_for(user)`: a caller with that person's token; `client_for(user, "items:read")`: which may do only that."""
     async with contextlib.AsyncExitStack() as stack:
 
-        def make(user: User) -> httpx2.AsyncClient:
-            client = new_client(app, headers={"Authorization": f"Bearer {token_for(app, user)}"})
+        def make(user: User, *permissions: str) -> httpx2.AsyncClient:
+            client = new_client(app, headers={"Authorization": f"Bearer {token_for(app, user, *permissions)}"})
             stack.push_async_callback(client.aclose)
             return client
 

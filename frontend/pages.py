@@ -6,25 +6,15 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
-from starlette.responses import Response
 
+from backend.core.assets import Assets
 from backend.core.errors import RETRY_AFTER
 from backend.core.feature import Registry
 from backend.core.health import Report
 
 HERE = Path(__file__).parent
 REFRESH = 30  # seconds after which an open status page asks again
-
-
-class Assets(StaticFiles):
-    """Static files that browsers keep for an hour."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "public, max-age=3600"
-        return response
 
 
 def _context(request: Request) -> dict[str, Any]:
@@ -72,4 +62,4 @@ async def status(request: Request) -> HTMLResponse:
 def mount(app: FastAPI) -> None:
     """Serve the pages and their static files."""
     app.include_router(router)
-    app.mount("/static", Assets(directory=HERE / "static"), name="static")
+    app.mount("/static", Assets(HERE / "static", cache="public, max-age=3600"), name="static")

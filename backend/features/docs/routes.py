@@ -3,13 +3,12 @@
 import hashlib
 import secrets
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
-from starlette.responses import Response
+
+from backend.core.assets import Assets
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -33,18 +32,9 @@ REDOC_CSP = "; ".join(
 )
 
 
-class Assets(StaticFiles):
-    """Static files that a browser never asks for again."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
-
-
 templates = Jinja2Templates(HERE / "templates")
 router = APIRouter(include_in_schema=False)
-router.mount("/docs/static", Assets(directory=STATIC), name="docs_static")
+router.mount("/docs/static", Assets(STATIC, cache="public, max-age=31536000, immutable"), name="docs_static")
 
 
 def _page(request: Request, name: str, **context: str) -> HTMLResponse:

@@ -130,6 +130,18 @@ async def test_everybody_reads_only_the_owner_and_staff_change(
     assert (await as_staff.patch(path, json={"stock": 1})).status_code == 200
 
 
+async def test_each_permission_opens_what_it_names(make_user: MakeUser, client_for: ClientFor) -> None:
+    staff = await make_user("staff")
+    path = f"{ITEMS}/{(await create(client_for(await make_user())))['id']}"
+    reader, writer = client_for(staff, "items:read"), client_for(staff, "items:write")
+    assert (await reader.get(path)).status_code == 200
+    assert (await reader.patch(path, json={"stock": 1})).status_code == 403
+    assert (await writer.get(path)).status_code == 403
+    assert (await writer.patch(path, json={"stock": 1})).status_code == 403, "managing was left out of the token"
+    manager = client_for(staff, "items:write", "items:manage")
+    assert (await manager.patch(path, json={"stock": 1})).status_code == 200
+
+
 async def test_an_item_outlives_its_owner(
     make_user: MakeUser, client_for: ClientFor, as_admin: httpx2.AsyncClient
 ) -> None:
