@@ -266,7 +266,7 @@ def token_for(app: FastAPI, user: User, *permissions: str) -> str:
 
 @pytest.fixture
 async def client_for(app: FastAPI) -> AsyncIterator[ClientFor]:
-    """`client_for(user)`: a caller with that person's token; `client_for(user, "items:read")`: which may do only that."""
+    """`client_for(user)`: a caller with that person's token; `client_for(user, "items:read")`: good for only that."""
     async with contextlib.AsyncExitStack() as stack:
 
         def make(user: User, *permissions: str) -> httpx2.AsyncClient:
@@ -349,11 +349,11 @@ def free_port() -> int:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, within: float = 30) -> None:
-    """Return when `/ready` answers 200; RuntimeError when the process ends or `within` seconds pass."""
+    """Return when the server answers; RuntimeError when the process ends or `within` seconds pass."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx2.HTTPError):
-            if httpx2.get(f"{url}/ready").status_code == 200:
+            if httpx2.get(f"{url}/openapi.json").status_code == 200:
                 return
         time.sleep(0.1)
     raise RuntimeError(f"{url} did not become ready (exit code {process.poll()})")

@@ -142,11 +142,13 @@ async def users_options(response: Response) -> None:
 
 
 @users.post("", status_code=201, responses=CREATED)
-async def create_user(body: UserCreate, session: Session, response: Response, caller: Writer) -> UserOut:
+async def create_user(
+    body: UserCreate, request: Request, session: Session, response: Response, caller: Writer
+) -> UserOut:
     """Create an account for somebody."""
     fields = body.model_dump(exclude={"password"})
     user = await service.create_user(session, password=body.password.get_secret_value(), **fields)
-    response.headers["Location"] = f"/api/v1/users/{user.id}"
+    response.headers["Location"] = f"{request.url.path}/{user.id}"
     return _shown(user, response)
 
 

@@ -17,10 +17,15 @@ async def test_a_request_is_one_line(client: httpx2.AsyncClient) -> None:
     assert "secret" not in str(line)
 
 
-async def test_probes_of_a_healthy_app_are_not_worth_a_line(client: httpx2.AsyncClient) -> None:
-    with capture_logs() as lines:
-        await client.get("/live")
-    assert lines == []
+@pytest.mark.parametrize(("status", "lines"), [(200, 0), (503, 1)])
+async def test_a_probe_is_worth_a_line_only_when_it_fails(status: int, lines: int) -> None:
+    async def probe(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status})
+
+    scope = {"type": "http", "method": "GET", "path": "/ready", "headers": []}
+    with capture_logs() as seen:
+        await AccessLog(probe)(scope, _nothing, _ignore)
+    assert len(seen) == lines
 
 
 async def test_an_app_that_raises_is_logged_as_500() -> None:

@@ -38,12 +38,12 @@ async def test_large_headers_are_refused(client: httpx2.AsyncClient) -> None:
 async def test_ten_megabytes_of_cookies_do_not_hurt_a_real_server(live_server: str) -> None:
     async with httpx2.AsyncClient(base_url=live_server) as client:
         try:
-            answer = await client.get("/live", headers={"Cookie": "a=" + "b" * 10_000_000})
+            answer = await client.get("/openapi.json", headers={"Cookie": "a=" + "b" * 10_000_000})
         except httpx2.TransportError:
             pass  # the server hung up on it before the end: as good an answer
         else:
             assert answer.status_code in (400, 431)
-        assert (await client.get("/live")).status_code == 200
+        assert (await client.get("/openapi.json")).status_code == 200
 
 
 async def test_a_body_at_the_limit_passes(client: httpx2.AsyncClient) -> None:
