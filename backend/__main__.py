@@ -2,28 +2,37 @@
 
 import argparse
 import asyncio
+import os
 import secrets
+import socket
 import sys
 from pathlib import Path
 
 import uvicorn
 from alembic import command
 from alembic.config import Config
+from alembic.operations.ops import MigrationScript
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import col, select
 from tqdm import tqdm
 
 from backend.core import feature
 from backend.core.config import Settings, UnsafeSettings
-from backend.core.db import Database, sync_session
+from backend.core.db import Database, async_url, is_memory, sync_engine, sync_session
 from backend.core.errors import AppError
 from backend.features import FEATURES
 from backend.features.users import service as users
 from backend.features.users.models import User
+from backend.features.users.schemas import Email
 from backend.main import create_app
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ROOT / ".env"
+EMAIL = TypeAdapter[str](Email)
 ADMIN_EMAIL = "admin@example.com"
 SEED_COUNT = 200  # records per feature
 PLACES = {
@@ -37,8 +46,7 @@ GRACE = 30  # seconds that a stopping server gives to the requests it is serving
 def serve(arguments: argparse.Namespace) -> None:
     """Serve the app as the settings say; --reload restarts it when code changes."""
     settings = Settings.current()
-    if settings.environment != "development":
-        create_app(settings)  # so that unsafe settings are said once, plainly, before any worker starts
+    create_app(settings)  # so that what is wrong with the settings is said once, plainly, before any worker starts
     uvicorn.run(
         "backend.main:create_app",
         factory=True,
@@ -58,19 +66,36 @@ def serve(arguments: argparse.Namespace) -> None:
 def dev(arguments: argparse.Namespace) -> None:
     """All that a fresh clone needs, then the server: .env with a secret, tables, the first administrator."""
     if not ENV_FILE.exists():
-        ENV_FILE.write_text(f"# Written by ./scripts/dev; .env.example lists every setting.\n{_secret_line()}\n")
-        ENV_FILE.chmod(0o600)
+        with os.fdopen(os.open(ENV_FILE, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(f"# Written by ./scripts/dev; .env.example lists every setting.\n{_secret_line()}\n")
     settings = Settings.current()
+    create_app(settings)  # so that what is wrong with the settings is said before anything else
+    if is_memory(async_url(settings.database.url)):
+        sys.exit(
+            "DATABASE__URL is in memory, where nothing lasts and no administrator is: use `python -m backend serve`"
+        )
+    _check_port(settings)
     migrate(argparse.Namespace(revision="head"))
     if arguments.seed:
         seed(argparse.Namespace(count=SEED_COUNT))
     base = f"http://{settings.server.host}:{settings.server.port}"
     print(f"\n{settings.api.title} on {base}")
     for path, meaning in PLACES.items():
-        print(f"  {base}{path:8} {meaning}")
+        if path.strip("/") not in settings.features_off:
+            print(f"  {base}{path:8} {meaning}")
     admin(argparse.Namespace(email=ADMIN_EMAIL, first=True))
-    print("Stop with Ctrl+C\n", flush=True)
+    print("Stop with Ctrl+C; ./scripts/admin gives an administrator a new password\n", flush=True)
     serve(argparse.Namespace(reload=not arguments.no_reload))
+
+
+def _check_port(settings: Settings) -> None:
+    """Exit in plain words when the port is taken, before anything is shown that is shown once."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+        try:
+            probe.bind((settings.server.host, settings.server.port))
+        except OSError as taken:
+            sys.exit(f"Cannot listen on {settings.server.host}:{settings.server.port} ({taken.strerror}): set PORT")
 
 
 def _secret_line() -> str:
@@ -83,19 +108,40 @@ def _alembic() -> Config:
 
 def migrate(arguments: argparse.Namespace) -> None:
     """Bring the database to the newest revision, or to the one named."""
-    config = _alembic()
-    if arguments.revision == "head" or not arguments.revision.startswith("-"):
-        command.upgrade(config, arguments.revision)
-    else:
-        command.downgrade(config, arguments.revision)
+    before = _revision()
+    move = command.downgrade if arguments.revision.startswith("-") else command.upgrade
+    move(_alembic(), arguments.revision)
+    after = _revision()
+    print(f"Tables: {before} → {after}" if before != after else f"Tables: {after}, as they should be")
+
+
+def _revision() -> str:
+    """The revision that the database is at."""
+    engine = sync_engine(Settings.current().database)
+    with engine.connect() as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    engine.dispose()
+    return revision or "none"
 
 
 def new_migration(arguments: argparse.Namespace) -> None:
     """Write the migration from the database as it is to the tables as the code declares them."""
     config = _alembic()
+    command.upgrade(config, "head")  # the difference is to the newest migration, not to a database that lags behind
     number = len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1
-    slug = "_".join(arguments.message.lower().split())
-    command.revision(config, arguments.message, autogenerate=True, rev_id=f"{number:04d}_{slug}")
+
+    def unless_empty(_context: object, _revision: object, directives: list[MigrationScript]) -> None:
+        if all(script.upgrade_ops is None or script.upgrade_ops.is_empty() for script in directives):
+            print("The tables are what the code says already: there is nothing to write")
+            directives.clear()
+
+    command.revision(
+        config,
+        arguments.message,
+        autogenerate=True,
+        rev_id=f"{number:04d}",
+        process_revision_directives=unless_empty,
+    )
 
 
 def check_migrations(_arguments: argparse.Namespace) -> None:
@@ -104,6 +150,7 @@ def check_migrations(_arguments: argparse.Namespace) -> None:
 
 
 async def _set_admin(email: str, *, only_first: bool) -> str | None:
+    email = EMAIL.validate_python(email)
     database = Database(Settings.current().database)
     password = secrets.token_urlsafe(12)
     try:
@@ -111,9 +158,9 @@ async def _set_admin(email: str, *, only_first: bool) -> str | None:
             admins = select(User.id).where(User.role == "admin", col(User.is_active))
             if only_first and (await session.exec(admins)).first() is not None:
                 return None
-            user = (await session.exec(select(User).where(User.email == email.lower()))).first()
+            user = (await session.exec(select(User).where(User.email == email))).first()
             if user is None:
-                await users.create_user(session, email=email.lower(), password=password, role="admin")
+                await users.create_user(session, email=email, password=password, role="admin")
             else:
                 await users.update_user(session, user, password=password, role="admin", is_active=True)
             await session.commit()
@@ -140,6 +187,12 @@ def seed(arguments: argparse.Namespace) -> None:
                     one.seed(session, arguments.count, bar.update)
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m backend", description=__doc__)
     commands = root.add_subparsers(required=True, metavar="COMMAND")
@@ -163,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--first", action="store_true", help="do nothing when there is an active administrator already")
     one.set_defaults(run=admin)
     one = commands.add_parser("seed", help=seed.__doc__)
-    one.add_argument("--count", type=int, default=SEED_COUNT, help="records per feature")
+    one.add_argument("--count", type=_positive, default=SEED_COUNT, help="records per feature")
     one.set_defaults(run=seed)
     return root
 
@@ -172,7 +225,13 @@ def main() -> None:
     arguments = parser().parse_args()
     try:
         arguments.run(arguments)
-    except (UnsafeSettings, feature.BadFeature, AppError) as refusal:
+    except ValidationError as invalid:
+        sys.exit("\n".join(f"{'__'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in invalid.errors()))
+    except (DBAPIError, OSError) as outage:
+        sys.exit(f"The database does not work: {getattr(outage, 'orig', None) or outage}")
+    except ModuleNotFoundError as missing:
+        sys.exit(f"{missing}: MySQL and MariaDB need `pip install --require-hashes -r requirements-mysql.txt`")
+    except (UnsafeSettings, feature.BadFeature, AppError, CommandError, ArgumentError, ValueError) as refusal:
         sys.exit(str(refusal))
 
 

@@ -32,8 +32,8 @@ from sqlmodel import Session as SyncSession
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core import config
-from backend.core.config import PLATFORM_NAMES, Settings
-from backend.core.db import Database, sync_url
+from backend.core.config import PLATFORM_NAMES, DatabaseSettings, Settings
+from backend.core.db import Database, sync_engine, sync_url
 from backend.features.users import tokens
 from backend.features.users.models import User
 from backend.features.users.passwords import CONTEXT
@@ -42,7 +42,7 @@ from backend.main import create_app
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "correct horse battery staple"  # noqa: S105
 PASSWORD_HASH = CONTEXT.hash(PASSWORD)
-BASE_URL = "http://testserver"
+BASE_URL = "http://localhost"
 
 # Hide the developer's own settings before any test reads one.
 os.environ["ENV_FILE"] = ""
@@ -114,7 +114,7 @@ def _temporary_database(name: str) -> Iterator[str]:
     server: URL = make_url(os.environ[f"TEST_{name.upper()}_URL"])
     database = f"mainstay_test_{os.getpid()}_{secrets.token_hex(4)}"
     engine = create_engine(sync_url(server.render_as_string(hide_password=False)), isolation_level="AUTOCOMMIT")
-    charset = " CHARACTER SET utf8mb4" if name == "mariadb" else ""
+    charset = " CHARACTER SET latin1" if name == "mariadb" else ""
     force = " WITH (FORCE)" if name == "postgresql" else ""
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {database}{charset}"))
@@ -128,7 +128,7 @@ def _temporary_database(name: str) -> Iterator[str]:
 
 def run_alembic(url: str, action: Callable[[Config], object]) -> None:
     """Run one Alembic command against the database at `url`."""
-    engine = create_engine(sync_url(url))
+    engine = sync_engine(DatabaseSettings(url=url))
     alembic = Config(ROOT / "alembic.ini")
     with engine.connect() as connection:
         alembic.attributes["connection"] = connection

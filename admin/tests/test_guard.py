@@ -15,13 +15,13 @@ from backend.testing import PASSWORD, Console, MakeUser, new_client
 
 FOREIGN = [
     {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
-    {"Sec-Fetch-Site": "same-site", "Origin": "http://sub.testserver"},
-    {"Sec-Fetch-Site": "cross-site", "Origin": "http://testserver"},
+    {"Sec-Fetch-Site": "same-site", "Origin": "http://sub.localhost"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
     {"Sec-Fetch-Site": "none", "Origin": ""},
     {"Sec-Fetch-Site": "", "Origin": "https://evil.example"},
-    {"Sec-Fetch-Site": "", "Origin": "http://testserver.evil.example"},
-    {"Sec-Fetch-Site": "", "Origin": "http://testserver:81"},
-    {"Sec-Fetch-Site": "", "Origin": "file://testserver"},
+    {"Sec-Fetch-Site": "", "Origin": "http://localhost.evil.example"},
+    {"Sec-Fetch-Site": "", "Origin": "http://localhost:81"},
+    {"Sec-Fetch-Site": "", "Origin": "file://localhost"},
     {"Sec-Fetch-Site": "", "Origin": "null"},
     {"Sec-Fetch-Site": "", "Origin": "http://["},
     {"Sec-Fetch-Site": "", "Origin": ""},
@@ -56,7 +56,7 @@ async def test_other_sites_can_change_nothing(
 
 async def test_an_old_browser_may_sign_in_by_its_origin(client: httpx2.AsyncClient, make_user: MakeUser) -> None:
     form = {"username": (await make_user("admin")).email, "password": PASSWORD}
-    answer = await client.post("/admin/login", data=form, headers={"Origin": "http://testserver"})
+    answer = await client.post("/admin/login", data=form, headers={"Origin": "http://localhost"})
     assert answer.status_code == 303
 
 
@@ -116,9 +116,9 @@ async def test_odd_addresses_have_an_answer(console: Console, make_user: MakeUse
     answer = await browser.get(f"/admin/{address}")
     assert answer.status_code == ADDRESSES[address], answer.text
     if answer.is_redirect:
-        assert answer.headers["location"].startswith("http://testserver/admin/user/list?")
+        assert answer.headers["location"].startswith("http://localhost/admin/user/list?")
     if answer.status_code == 404:
-        assert 'href="http://testserver/admin/"' in answer.text
+        assert 'href="http://localhost/admin/"' in answer.text
 
 
 @pytest.mark.parametrize(

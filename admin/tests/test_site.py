@@ -42,14 +42,12 @@ async def test_only_the_sign_in_page_and_its_files_are_open(client: httpx2.Async
         address = re.sub(r"{\w+(:path)?}", "1", route.path.replace("{identity}", "user"))
         for method in route.methods or ():
             answer = await client.request(method, f"/admin{address}", headers={"Sec-Fetch-Site": "same-origin"})
-            assert (answer.status_code, answer.headers["location"]) == (302, "http://testserver/admin/login"), (
-                route.path
-            )
+            assert (answer.status_code, answer.headers["location"]) == (302, "http://localhost/admin/login"), route.path
 
 
 async def test_the_sign_in_page_finds_its_files(client: httpx2.AsyncClient) -> None:
     page = await client.get("/admin/login")
-    files = re.findall(r'(?:src|href)="(http://testserver/admin/statics/[^"]+)"', page.text)
+    files = re.findall(r'(?:src|href)="(http://localhost/admin/statics/[^"]+)"', page.text)
     assert len(files) >= 5
     assert [(await client.get(file)).status_code for file in files] == [200] * len(files)
 
@@ -62,7 +60,7 @@ async def test_pages_keep_the_content_security_policy(console: Console, make_use
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=|javascript:", text) == []
     addresses = re.findall(r'(?:src|href|action)="(?!#)([^"]*)"', text)
     assert addresses
-    assert [one for one in addresses if not one.startswith(("http://testserver/", "/"))] == []
+    assert [one for one in addresses if not one.startswith(("http://localhost/", "/"))] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -92,7 +90,7 @@ async def test_pages_are_not_kept_by_caches(console: Console, make_user: MakeUse
 async def test_the_home_page_leads_to_what_the_person_may_see(console: Console, make_user: MakeUser) -> None:
     staff = await make_user("staff")
     page = (await (await console(staff.email)).get("/admin/")).text
-    assert 'href="http://testserver/admin/user/list"' in page
+    assert 'href="http://localhost/admin/user/list"' in page
     assert "/admin/user/create" not in page
     assert staff.email in page
     assert 'href="/status"' in page
@@ -102,14 +100,14 @@ async def test_behind_a_proxy_prefix_cookie_and_links_have_it(make_app: Callable
     app = make_app()
     await app.state.database.start()
     transport = httpx2.ASGITransport(app=app, root_path="/shop")  # as uvicorn calls an app that has a root path
-    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver/shop") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost/shop") as client:
         sign_up = {"email": "ada@example.com", "password": PASSWORD}
         await client.post("/api/v1/auth/signup", json=sign_up)
         async with app.state.database.engine.begin() as connection:
             await connection.exec_driver_sql("UPDATE users SET role = 'admin'")
         form = {"username": "ada@example.com", "password": PASSWORD}
         answer = await client.post("/admin/login", data=form, headers={"Sec-Fetch-Site": "same-origin"})
-        assert answer.headers["location"] == "http://testserver/shop/admin/"
+        assert answer.headers["location"] == "http://localhost/shop/admin/"
         assert "Path=/shop/admin;" in answer.headers["set-cookie"]
         cookie = {"Cookie": answer.headers["set-cookie"].split(";")[0]}
         assert 'href="/shop/status"' in (await client.get("/admin/", headers=cookie)).text

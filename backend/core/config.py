@@ -103,6 +103,8 @@ class DatabaseSettings(BaseModel):
     pool_size: int = Field(5, ge=1, description="Connections kept open per process")
     max_overflow: int = Field(10, ge=0, description="Further connections opened under load, per process")
     pool_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a connection before answering 503")
+    connect_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a new connection")
+    command_timeout: float = Field(30.0, gt=0, description="Seconds to wait for one answer of PostgreSQL")
     pool_recycle: int = Field(1800, ge=-1, description="Seconds after which a connection is replaced; -1 never")
     pre_ping: bool = Field(True, description="Test a connection before use, so that a database restart costs no error")
     busy_timeout: float = Field(5.0, ge=0, description="Seconds that SQLite waits for another writer")
@@ -139,7 +141,7 @@ class Settings(EnvSettings):
     environment: Literal["development", "staging", "production"] = Field(
         "development", description="production refuses unsafe values and says which"
     )
-    debug: bool = Field(False, description="Interactive debugging aids; never in production")
+    debug: bool = Field(False, description="Show a traceback in the browser when something fails; never in production")
     features_off: CommaList = Field((), description="Features to switch off, separated by commas")
     api: ApiSettings = ApiSettings()
     database: DatabaseSettings = DatabaseSettings()

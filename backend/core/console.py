@@ -15,9 +15,6 @@ from pydantic import BaseModel
 from sqladmin import ModelView
 from sqladmin.pagination import Pagination
 from sqlalchemy import Select, String, cast, or_
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,7 +23,7 @@ from wtforms import Field, Form
 from backend.core.auth import Principal
 from backend.core.console_forms import VERSION, held_to, stated
 from backend.core.db import MAX_ID, Database
-from backend.core.errors import AppError, Forbidden, NotFound
+from backend.core.errors import AppError, Forbidden, NotFound, of_database
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +31,7 @@ T = TypeVar("T")
 
 SEARCH_MAX = 100  # characters, as in the API
 
-CLASH = "This clashes with what is stored: another record has the same value, or needs this one"
 STALE = "Somebody else changed this record in the meantime. Open it again to see what is stored now"
-UNSTORABLE = "The database cannot take these values"
-UNAVAILABLE = "The database does not answer. Try again in a moment"
 OUR_FAULT = "Something went wrong on our side. It has been logged"
 NO_SUCH_RECORD = "There is no such record"
 
@@ -52,17 +46,6 @@ class Refused(ValueError):
 
 # What frameworks say in one word.
 SAID = {"Forbidden": Forbidden.message, "Not Found": NotFound.message}
-# The first that fits answers. What is not here is a bug.
-ANSWERS: tuple[tuple[type[Exception], str, int], ...] = (
-    (IntegrityError, CLASH, 409),
-    (StaleDataError, STALE, 409),
-    (PoolTimeout, UNAVAILABLE, 503),
-    (OperationalError, UNAVAILABLE, 503),
-    (OSError, UNAVAILABLE, 503),
-    (DataError, UNSTORABLE, 400),
-)
-# By the class of the SQLSTATE, for what the async driver of PostgreSQL does not sort: data, connection, resources…
-SQLSTATES = {"22": (UNSTORABLE, 400), **dict.fromkeys(("08", "40", "53", "57"), (UNAVAILABLE, 503))}
 
 
 def refusal(exc: Exception) -> Refused:
@@ -73,14 +56,8 @@ def refusal(exc: Exception) -> Refused:
         return Refused(exc.text, exc.status)
     if isinstance(exc, HTTPException):
         return Refused(SAID.get(exc.detail, exc.detail), exc.status_code)
-    for kind, message, status in ANSWERS:
-        if isinstance(exc, kind):
-            return Refused(message, status)
-    sqlstate = str(getattr(getattr(exc, "orig", None), "sqlstate", None) or "")
-    if known := SQLSTATES.get(sqlstate[:2]):
-        return Refused(*known)
-    if getattr(exc, "connection_invalidated", False):
-        return Refused(UNAVAILABLE, 503)
+    if known := of_database(exc):
+        return Refused(known.text, known.status)
     log.error("console_error", exc_info=exc)
     return Refused(OUR_FAULT, 500)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends
-from sqlalchemy import BigInteger, Engine, create_engine, event, text
+from sqlalchemy import BigInteger, Engine, create_engine, event
 from sqlalchemy.engine import URL, Connection, Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.asyncio import AsyncSession as PlainAsyncSession
@@ -25,6 +25,8 @@ MAX_ID = 2**31 - 1  # integer keys are 32 bits wide on all three databases
 
 ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "mysql": "mysql+aiomysql"}
 SYNC_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+# How each driver calls the longest wait for a connection and for an answer, in seconds.
+TIMEOUT_ARGUMENTS = {"postgresql": ("timeout", "command_timeout"), "mysql": ("connect_timeout", "")}
 FAMILIES = {"postgres": "postgresql", "mariadb": "mysql"}
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 §9.2.1
 
@@ -54,7 +56,8 @@ def async_url(url: str) -> URL:
         query = dict(parsed.query)
         if "sslmode" in query:
             query["ssl"] = query.pop("sslmode")
-        query.pop("channel_binding", None)
+        for unknown in ("channel_binding", "connect_timeout"):
+            query.pop(unknown, None)
         parsed = parsed.set(query=query)
     return _utf8(parsed)
 
@@ -109,9 +112,15 @@ class Database:
         _make_folder(self.url)
         options: dict[str, Any] = {
             "echo": settings.echo,
+            "hide_parameters": not settings.echo,  # an exception's text reaches the logs
             "pool_timeout": settings.pool_timeout,
             "poolclass": AsyncAdaptedQueuePool,
         }
+        if self.family in TIMEOUT_ARGUMENTS:
+            connect, answer = TIMEOUT_ARGUMENTS[self.family]
+            options["connect_args"] = {connect: settings.connect_timeout}
+            if answer:
+                options["connect_args"][answer] = settings.command_timeout
         if is_memory(self.url):
             options |= {"pool_size": 1, "max_overflow": 0}
         else:
@@ -150,12 +159,6 @@ class Database:
             self._sessions.configure(**options)
             self.console_sessions.configure(bind=self._reading, **options)
 
-    async def ping(self) -> None:
-        """One round trip; raises when the database does not answer within its pool's and driver's timeouts."""
-        async with self.session(reading=True) as session:
-            connection = await session.connection()
-            await connection.execute(text("SELECT 1"))
-
     async def start(self) -> None:
         """An in-memory database starts empty every time, so it gets its tables here; others by migration."""
         if is_memory(self.url):
@@ -170,7 +173,7 @@ def sync_engine(settings: DatabaseSettings) -> Engine:
     """A sync engine for migrations, scripts and notebooks."""
     url = sync_url(settings.url)
     _make_folder(url)
-    engine = create_engine(url, echo=settings.echo)
+    engine = create_engine(url, echo=settings.echo, hide_parameters=not settings.echo)
     if family(url) == "sqlite":
         _prepare_sqlite(engine, settings.busy_timeout)
     return engine
@@ -186,6 +189,13 @@ def sync_session(settings: DatabaseSettings) -> Iterator[SyncSession]:
             session.commit()
     finally:
         engine.dispose()
+
+
+async def release(session: AsyncSession) -> None:
+    """Give the connection, and SQLite's write lock, back while something slow is done. Only before the first write."""
+    if session.new or session.dirty or session.deleted:
+        raise RuntimeError("this session has changes to store: call release() before making them")
+    await session.commit()
 
 
 async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:

@@ -3,7 +3,6 @@
 `{"error": {"code", "message", "details"?}, "path", "request_id"}`
 """
 
-import socket
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +14,6 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
-from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -86,7 +84,11 @@ class NotFound(AppError):
 
 
 class Conflict(AppError):
-    status, code, message = 409, "conflict", "This clashes with what is stored"
+    status, code, message = (
+        409,
+        "conflict",
+        "This clashes with what is stored: another record has the same value, or needs this one",
+    )
 
 
 class PreconditionFailed(AppError):
@@ -151,7 +153,7 @@ async def _http_error(request: Request, exc: HTTPException) -> JSONResponse:
 
 def _allowed(request: Request) -> set[str]:
     """Every method of the path (RFC 9110 §15.5.6). Starlette's own header names those of the first route only."""
-    path = get_route_path(request.scope)
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     routes = (route for route in iter_route_contexts(request.app.routes) if route.methods)
     return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
@@ -159,7 +161,11 @@ def _allowed(request: Request) -> set[str]:
 async def _validation_error(request: Request, exc: RequestValidationError) -> JSONResponse:
     """422 with a line per offending field; the values themselves are not echoed (they may be secrets)."""
     details = [
-        {"field": ".".join(_printable(part) for part in error["loc"]), "message": error["msg"], "type": error["type"]}
+        {
+            "field": ".".join(_printable(part) for part in error["loc"]),
+            "message": error["msg"].removeprefix("Value error, "),
+            "type": error["type"],
+        }
         for error in exc.errors()
     ]
     return error_response(request.scope, 422, Unprocessable.code, Unprocessable.message, details=details)
@@ -169,36 +175,57 @@ def _printable(part: object) -> str:
     return str(part).encode("utf-8", "replace").decode()
 
 
-async def _stale(request: Request, _exc: StaleDataError) -> JSONResponse:
-    return error_response(request.scope, 409, Conflict.code, "Somebody else changed this record at the same time")
+STALE = "Somebody else changed this record at the same time"
+
+# What an outage looks like, by driver: SQLSTATE classes (connection, rollback, resources, operator), SQLite's primary
+# result codes (busy, locked, I/O, full, cannot open), MySQL's error numbers (too many, lock wait, deadlock, gone, …).
+OUTAGE_SQLSTATES = frozenset({"08", "40", "53", "57"})
+OUTAGE_SQLITE = frozenset({5, 6, 10, 13, 14})
+OUTAGE_MYSQL = frozenset({1040, 1053, 1205, 1213, 2002, 2003, 2006, 2013})
+
+
+def _is_outage(exc: Exception, cause: Any, sqlstate: str) -> bool:
+    if isinstance(exc, OSError | PoolTimeout) or getattr(exc, "connection_invalidated", False):
+        return True
+    number = next(iter(getattr(cause, "args", ())), None)
+    return (
+        sqlstate[:2] in OUTAGE_SQLSTATES
+        or getattr(cause, "sqlite_errorcode", 0) & 0xFF in OUTAGE_SQLITE
+        or (isinstance(exc, OperationalError) and number in OUTAGE_MYSQL)
+    )
+
+
+def of_database(exc: Exception) -> AppError | None:
+    """What a database's exception means to a caller: a clash, values it cannot hold, an outage; None: a bug of ours."""
+    if isinstance(exc, StaleDataError):
+        return Conflict(STALE)
+    if isinstance(exc, IntegrityError):
+        return Conflict()
+    cause = getattr(exc, "orig", None)
+    sqlstate = str(getattr(cause, "sqlstate", None) or "")
+    if isinstance(exc, DataError) or sqlstate.startswith("22"):  # SQL standard class 22: data exception
+        return Unprocessable()
+    if _is_outage(exc, cause, sqlstate):
+        log.warning("unavailable", error=type(cause or exc).__name__)  # the text may hold values
+        return Unavailable()
+    return None
 
 
 async def _database_error(request: Request, exc: Exception) -> JSONResponse:
-    """What a database refused, told apart: a clash is 409, a value it cannot hold is 422, an outage is 503."""
-    if isinstance(exc, IntegrityError):
-        log.info("integrity_error", error=str(exc.orig))
-        return error_response(request.scope, 409, Conflict.code, Conflict.message)
-    sqlstate = str(getattr(getattr(exc, "orig", None), "sqlstate", "") or "")
-    if isinstance(exc, DataError) or sqlstate.startswith("22"):  # SQL standard class 22: data exception
-        return error_response(request.scope, 422, Unprocessable.code, Unprocessable.message)
-    outage = isinstance(exc, OperationalError | PoolTimeout | OSError) or (
-        isinstance(exc, DBAPIError) and exc.connection_invalidated
-    )
-    if outage or sqlstate[:2] in {"08", "53", "57", "40"}:  # connection, resources, operator, rollback
-        log.warning("database_unavailable", error=str(exc))
-        return error_response(request.scope, 503, Unavailable.code, Unavailable.message, headers=RETRY_AFTER)
-    raise exc
+    error = of_database(exc)
+    if error is None:
+        raise exc
+    return await _app_error(request, error)
 
 
 HANDLERS: dict[type[Exception], Any] = {
     AppError: _app_error,
     HTTPException: _http_error,
     RequestValidationError: _validation_error,
-    StaleDataError: _stale,
+    StaleDataError: _database_error,
     DBAPIError: _database_error,
     PoolTimeout: _database_error,
-    ConnectionError: _database_error,
-    socket.gaierror: _database_error,
+    OSError: _database_error,  # drivers let the network's own errors through; whatever else raises one is away, too
 }
 
 

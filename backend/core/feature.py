@@ -107,6 +107,9 @@ def load(package: str, names: Iterable[str], *, off: Iterable[str] = ()) -> Regi
         present = {one.name for one in features}
         if name in present:
             raise BadFeature(f"{name!r} is listed twice")
+        for one in features:
+            if taken := {mine.name for mine in feature.permissions} & {theirs.name for theirs in one.permissions}:
+                raise BadFeature(f"{name!r} and {one.name!r} both declare the permission {min(taken)}")
         if missing := set(feature.needs) - present:
             raise BadFeature(f"{name!r} needs {', '.join(sorted(missing))}: list it before, and do not switch it off")
         features.append(feature)

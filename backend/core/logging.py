@@ -1,5 +1,6 @@
 """structlog for everything, uvicorn's and SQLAlchemy's lines included: console in development, JSON elsewhere."""
 
+import json
 import logging
 import sys
 from typing import Any
@@ -34,7 +35,10 @@ def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 
 def _to_json(event: Any, **_options: Any) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:  # integers beyond 64 bits, text that is no Unicode
+        return json.dumps(event, default=str)
 
 
 def configure(settings: Settings) -> None:

@@ -13,8 +13,14 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
+# Any text, compared to the letter as on the other databases; MySQL's default depends on the server.
+TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+
+
 class Record(SQLModel):
     """Base of editable tables. `version` starts at 1 and grows with every UPDATE; a clash is StaleDataError."""
+
+    __table_args__ = TABLE_OPTIONS
 
     id: int | None = Field(default=None, primary_key=True)
     created_at: datetime = Field(default_factory=utc_now, nullable=False)

@@ -12,6 +12,7 @@ from backend.core.feature import Registry
 router = APIRouter(include_in_schema=False)
 
 
+@router.head("/openapi.json")
 @router.get("/openapi.json")
 async def openapi_document(request: Request) -> JSONResponse:
     """The API's description (OpenAPI 3.1), for people and for client generators.
@@ -52,6 +53,7 @@ def customise(app: FastAPI, registry: Registry) -> Callable[[], dict[str, Any]]:
         if app.openapi_schema:
             return app.openapi_schema
         document = plain()
+        root_path = app.state.settings.api.root_path
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         body = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= body.pop("$defs", {})
@@ -61,14 +63,16 @@ def customise(app: FastAPI, registry: Registry) -> Callable[[], dict[str, Any]]:
             for operation in operations.values():
                 _document_errors(path, operation)
                 # The docstring's first sentence says more than the function's name, which is FastAPI's own choice.
-                operation["summary"] = " ".join(operation["description"].split()).split(". ")[0].rstrip(".")
-                operation["tags"] = [f"{tag} {version}".strip() for tag in operation.get("tags", ())]
+                if text := operation.get("description"):
+                    operation["summary"] = " ".join(text.split()).split(". ")[0].rstrip(".").replace("`", "")
+                operation["tags"] = [f"{tag}-{version}" if version else tag for tag in operation.get("tags", ())]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         for scheme in document["components"].get("securitySchemes", {}).values():
             for flow in scheme.get("flows", {}).values():
+                flow["tokenUrl"] = root_path + flow["tokenUrl"]
                 flow["scopes"] = {name: one.summary for name, one in sorted(registry.permissions.items())}
-        if root_path := app.state.settings.api.root_path:
+        if root_path:
             document["servers"] = [{"url": root_path}]
         return document
 

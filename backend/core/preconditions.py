@@ -26,4 +26,6 @@ def check_if_match(if_match: str | None, version: int) -> None:
         return
     tags = [tag.strip() for tag in if_match.split(",")]
     if "*" not in tags and etag(version) not in tags:
-        raise PreconditionFailed(details={"current_version": version})
+        raise PreconditionFailed(
+            "If-Match does not name the current version of this record", details={"current_version": version}
+        )

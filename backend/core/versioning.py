@@ -1,5 +1,6 @@
 """/api/v1 and /api/v2 from the features' routers: v2 is its own routes plus every v1 route it did not redefine."""
 
+import re
 from collections.abc import Callable, Iterable
 
 from fastapi import APIRouter, FastAPI
@@ -9,8 +10,10 @@ from starlette.routing import BaseRoute
 from backend.core.feature import Registry
 
 
-def _key(route: BaseRoute) -> tuple[object, ...]:
-    return (getattr(route, "path", None), frozenset(getattr(route, "methods", None) or ()))
+def _keys(route: BaseRoute) -> set[tuple[str, str]]:
+    """What a route answers to: its path, whatever its parameters are called, with each of its methods."""
+    path = re.sub(r"\{[^}]*\}", "{}", getattr(route, "path", ""))
+    return {(path, method) for method in getattr(route, "methods", None) or ("",)}
 
 
 def overlay(base: Iterable[BaseRoute], changes: Iterable[BaseRoute]) -> list[BaseRoute]:
@@ -19,8 +22,8 @@ def overlay(base: Iterable[BaseRoute], changes: Iterable[BaseRoute]) -> list[Bas
     Including both routers plainly would serve one route and document the other.
     """
     changes = list(changes)
-    redefined = {_key(route) for route in changes}
-    return [*changes, *(route for route in base if _key(route) not in redefined)]
+    redefined = {key for route in changes for key in _keys(route)}
+    return [*changes, *(route for route in base if not _keys(route) & redefined)]
 
 
 def _operation_id(version: str) -> Callable[[APIRoute], str]:

@@ -67,6 +67,8 @@ def forbidden(module: str, target: str, allowed: set[str]) -> str | None:
         return "the kernel knows no feature, console or page"
     if mine and theirs and theirs != mine and theirs not in allowed:
         return f"{mine} does not name {theirs} in its needs"
+    if mine and target == "backend.features":
+        return "a feature does not know the registry"
     if mine and target.split(".", maxsplit=1)[0] in ("admin", "frontend"):
         return "features know neither the console nor the pages"
     outside = module.split(".", maxsplit=1)[0]
@@ -111,6 +113,11 @@ PLANTED = {
         "backend/features/a/x.py",
         "def f():\n    import backend.features.b",
         "does not name b",
+    ),
+    "feature imports the registry": (
+        "backend/features/a/x.py",
+        "from backend.features import FEATURES",
+        "the registry",
     ),
     "feature imports the pages": ("backend/features/a/x.py", "import frontend", "neither the console"),
     "console imports a feature": ("admin/x.py", "from backend.features.a import thing", "kernel only"),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, func, select
 
 from backend.core.config import DatabaseSettings
-from backend.core.db import Database, Money, Session, async_url, family, is_memory, sync_session, sync_url
+from backend.core.db import Database, Money, Session, async_url, family, is_memory, release, sync_session, sync_url
 from backend.core.errors import Conflict
 from backend.features.users.models import User
 from backend.main import create_app
@@ -66,11 +67,6 @@ async def forget(database: Database, email: str) -> None:
         for user in (await session.exec(select(User).where(User.email == email))).all():
             await session.delete(user)
         await session.commit()
-
-
-async def test_ping_answers(database: Database) -> None:
-    await database.ping()
-    await database.close()
 
 
 async def test_a_request_commits_once_before_its_answer_and_not_when_it_fails(free_app: FastAPI) -> None:
@@ -201,3 +197,51 @@ def test_money_is_whole_cents(amount: str, cents: int) -> None:
     assert Money().process_result_value(cents, dialect) == Decimal(amount)
     assert Money().process_bind_param(None, dialect) is None
     assert Money().process_result_value(None, dialect) is None
+
+
+async def test_two_administrators_cannot_both_step_down(free_app: FastAPI) -> None:
+    """Each would be the other's reason to go; whoever comes second is refused."""
+    database: Database = free_app.state.database
+    for _ in range(5):
+        async with database.session() as session:
+            users = [User(email=f"{n}@down.example", role="admin", password_hash=PASSWORD_HASH) for n in range(2)]
+            session.add_all(users)
+            await session.commit()
+        async with new_client(free_app) as client:
+
+            async def step_down(user: User, client: httpx2.AsyncClient = client) -> int:
+                headers = {"Authorization": f"Bearer {token_for(free_app, user)}"}
+                answer = await client.patch(f"/api/v1/users/{user.id}", json={"role": "staff"}, headers=headers)
+                return answer.status_code
+
+            statuses = await asyncio.gather(*(step_down(user) for user in users))
+        assert statuses.count(200) <= 1, statuses
+        for user in users:
+            await forget(database, user.email)
+    await database.close()
+
+
+async def test_a_hash_is_computed_without_holding_a_transaction(free_app: FastAPI) -> None:
+    async with free_app.state.database.session() as session:
+        await session.exec(select(User.id))
+        assert session.in_transaction()
+        await release(session)
+        assert not session.in_transaction()
+        session.add(User(email="pending@example.com", password_hash=PASSWORD_HASH))
+        with pytest.raises(RuntimeError, match="changes to store"):
+            await release(session)
+    await free_app.state.database.close()
+
+
+async def test_what_fails_in_the_database_is_logged_without_its_values(
+    make_app: Callable[..., FastAPI], capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = make_app(DATABASE_URL="sqlite://", LOG__LEVEL="info", LOG__FORMAT="json")  # without its tables
+    async with new_client(app) as client:
+        body = {"email": "private@example.com", "password": "another good password", "full_name": "Private Person"}
+        assert (await client.post("/api/v1/auth/signup", json=body)).status_code == 500
+    written = capsys.readouterr().err
+    assert "no such table" in written
+    assert "private@" not in written
+    assert "argon2" not in written
+    assert "Private" not in written

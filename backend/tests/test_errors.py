@@ -97,6 +97,15 @@ async def test_odd_paths(client: httpx2.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code in (307, 404)
 
 
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "utf-16", "nonsense"])
+async def test_forms_in_odd_charsets(client: httpx2.AsyncClient, charset: str) -> None:
+    part = '--x\r\nContent-Disposition: form-data; name="{}"\r\n\r\n\\ud800+2AA-\r\n'
+    content = part.format("username") + part.format("password") + "--x--\r\n"
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = await client.post("/api/v1/auth/token", content=content.encode(), headers=headers)
+    assert answer.status_code in (400, 401, 422), answer.text
+
+
 async def test_details_name_the_field_but_do_not_repeat_the_value(client: httpx2.AsyncClient) -> None:
     answer = await client.post(SIGNUP, json={"email": "my secret", "password": ["also secret"]})
     body = assert_shape(answer, 422, "invalid")
@@ -107,8 +116,10 @@ async def test_details_name_the_field_but_do_not_repeat_the_value(client: httpx2
 class Odd(Exception):
     """What a driver raises."""
 
-    def __init__(self, sqlstate: str | None = None) -> None:
+    def __init__(self, sqlstate: str | None = None, number: int = 0, sqlite_errorcode: int = 0) -> None:
+        super().__init__(number)
         self.sqlstate = sqlstate
+        self.sqlite_errorcode = sqlite_errorcode
 
 
 RAISED: list[tuple[Exception, int, str]] = [
@@ -121,7 +132,11 @@ RAISED: list[tuple[Exception, int, str]] = [
     (DBAPIError("", None, Odd("22021")), 422, "invalid"),
     (DBAPIError("", None, Odd("57P01")), 503, "unavailable"),
     (DBAPIError("", None, Odd(), connection_invalidated=True), 503, "unavailable"),
-    (OperationalError("", None, Odd()), 503, "unavailable"),
+    (OperationalError("", None, Odd(sqlite_errorcode=5)), 503, "unavailable"),
+    (OperationalError("", None, Odd(number=2013)), 503, "unavailable"),
+    (OperationalError("no such table: secret", None, Odd(sqlite_errorcode=1)), 500, "internal_error"),
+    (OSError(101, "Network is unreachable"), 503, "unavailable"),
+    (TimeoutError(), 503, "unavailable"),
     (PoolTimeout(), 503, "unavailable"),
     (ConnectionRefusedError(), 503, "unavailable"),
     (DBAPIError("SELECT secret", None, Odd()), 500, "internal_error"),

@@ -1,12 +1,19 @@
 """One linear history that goes up, down and up again on every database, and that says what the code says."""
 
+import os
+from pathlib import Path
+
 import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
+from sqlmodel import Session, select
 
-from backend.core.db import sync_url
+from backend.core.config import DatabaseSettings
+from backend.core.db import sync_engine, sync_url
+from backend.core.models import utc_now
+from backend.features.users.models import ConsoleSession, User
 from backend.testing import ROOT, run_alembic
 
 
@@ -44,3 +51,38 @@ def test_the_history_is_linear() -> None:
 def test_the_sql_can_be_printed_instead_of_run(capsys: pytest.CaptureFixture[str]) -> None:
     command.upgrade(Config(ROOT / "alembic.ini"), "head", sql=True)
     assert "CREATE TABLE users" in capsys.readouterr().out
+
+
+def test_rebuilding_a_table_of_sqlite_keeps_the_rows_that_refer_to_it(tmp_path: Path) -> None:
+    """What batch mode does: with foreign keys on, dropping the old table would delete or clear what refers to it."""
+    engine = sync_engine(DatabaseSettings(url=f"sqlite:///{tmp_path}/batch.db"))
+    run_alembic(str(engine.url), lambda alembic: command.upgrade(alembic, "head"))
+    with Session(engine) as session:
+        session.add(User(id=1, email="owner@example.com", password_hash="!"))
+        session.flush()
+        session.add(ConsoleSession(user_id=1, token_hash="x", expires_at=utc_now()))
+        session.commit()
+    revision = """
+from alembic import op
+import sqlalchemy as sa
+revision, down_revision = "9999", "{head}"
+def upgrade():
+    with op.batch_alter_table("users") as batch:
+        batch.alter_column("full_name", existing_type=sa.String(200), type_=sa.String(300))
+def downgrade():
+    pass
+"""
+    alembic = Config(ROOT / "alembic.ini")
+    head = ScriptDirectory.from_config(alembic).get_current_head()
+    (tmp_path / "9999.py").write_text(revision.replace("{head}", str(head)))
+
+    def upgrade(config: Config) -> None:
+        versions = ROOT / "backend/migrations/versions"
+        config.set_main_option("version_locations", f"{versions}{os.pathsep}{tmp_path}")
+        config.set_main_option("path_separator", "os")
+        command.upgrade(config, "9999")
+
+    run_alembic(str(engine.url), upgrade)
+    with Session(engine) as session:
+        assert session.exec(select(ConsoleSession)).one().user_id == 1
+    engine.dispose()

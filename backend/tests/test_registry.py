@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 from fastapi import FastAPI
 
+from backend.core.auth import Permission, Rank
 from backend.core.feature import BadFeature, Feature, Registry, load
 
 
@@ -17,6 +18,8 @@ def package() -> Iterator[None]:
         "a": Feature(name="a", summary="A"),
         "b": Feature(name="b", summary="B", needs=("a",)),
         "c": Feature(name="other", summary="C"),
+        "d": Feature(name="d", summary="D", permissions=(Permission(name="x:y", summary="", rank=Rank.USER),)),
+        "e": Feature(name="e", summary="E", permissions=(Permission(name="x:y", summary="", rank=Rank.USER),)),
     }
     for name, feature in features.items():
         module = ModuleType(f"toy.{name}")
@@ -24,7 +27,7 @@ def package() -> Iterator[None]:
         sys.modules[f"toy.{name}"] = module
     sys.modules["toy"] = ModuleType("toy")
     yield
-    for name in ("toy", "toy.a", "toy.b", "toy.c"):
+    for name in ("toy", *(f"toy.{name}" for name in features)):
         del sys.modules[name]
 
 
@@ -41,6 +44,7 @@ def test_features_come_in_order_without_those_switched_off() -> None:
         (["a", "a"], [], "listed twice"),
         (["c"], [], "calls itself 'other'"),
         (["a"], ["z"], "unknown features: z"),
+        (["d", "e"], [], "'e' and 'd' both declare the permission x:y"),
     ],
 )
 def test_what_does_not_fit_is_said(names: list[str], off: list[str], complaint: str) -> None:

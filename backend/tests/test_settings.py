@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
 from backend.core import feature
 from backend.core.config import PLATFORM_NAMES, EnvSettings, Settings, UnsafeSettings
 from backend.features import FEATURES
 from backend.testing import ROOT
 
-EXAMPLE = re.compile(r"^# (.+)\n#?([A-Z_]+)=", re.MULTILINE)
+EXAMPLE = re.compile(r"^# (.+)\n#?([A-Z_]+)=(.*)$", re.MULTILINE)
 Environment = Callable[..., None]
 SAFE = {"ENVIRONMENT": "production", "SECRET_KEY": "s" * 32, "TRUSTED_HOSTS__ALLOWED": "example.com"}
 
@@ -98,8 +99,19 @@ def test_staging_says_what_production_would_refuse(
     assert "DEBUG" in " ".join(line["offence"] for line in lines if line["event"] == "unsafe_setting")
 
 
-def all_settings() -> Iterator[tuple[str, str]]:
-    """(variable, description) of every setting, the kernel's and the features'."""
+def as_text(default: object) -> str:
+    """A default as one would write it in the file."""
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    return ",".join(default) if isinstance(default, tuple) else str(default).lower()
+
+
+def all_settings() -> Iterator[tuple[str, tuple[str, str]]]:
+    """(variable, (description, default)) of every setting, the kernel's and the features'."""
+
+    def said(field: FieldInfo) -> tuple[str, str]:
+        return field.description or "", as_text(field.default)
+
     features = feature.load("backend.features", FEATURES).features
     classes: list[type[EnvSettings]] = [Settings, *(one.settings for one in features if one.settings)]
     for settings in classes:
@@ -107,13 +119,16 @@ def all_settings() -> Iterator[tuple[str, str]]:
         for name, field in settings.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
                 for inner, inner_field in field.annotation.model_fields.items():
-                    yield f"{prefix}{name}__{inner}".upper(), inner_field.description or ""
+                    yield f"{prefix}{name}__{inner}".upper(), said(inner_field)
             else:
-                yield f"{prefix}{name}".upper(), field.description or ""
+                yield f"{prefix}{name}".upper(), said(field)
 
 
 def test_the_example_file_lists_every_setting_with_a_reason() -> None:
-    listed = {name: reason for reason, name in EXAMPLE.findall((ROOT / ".env.example").read_text())}
+    listed = {
+        name: (reason, default.lower())
+        for reason, name, default in EXAMPLE.findall((ROOT / ".env.example").read_text())
+    }
     settings = dict(all_settings())
     assert {name: listed.get(name) for name in settings} == settings
     sections = {name.split("__")[0] for name in settings}  # those of a removed feature may stay in the file

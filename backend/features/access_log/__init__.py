@@ -33,7 +33,7 @@ class AccessLog:
         try:
             await self.app(scope, receive, note_status)
         finally:
-            if status >= 400 or scope["path"] not in QUIET:
+            if status >= 400 or scope["path"].removeprefix(scope.get("root_path", "")) not in QUIET:
                 log.info(
                     "request",
                     method=scope["method"],

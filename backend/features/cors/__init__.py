@@ -9,7 +9,7 @@ from backend.core.config import CommaList, EnvSettings, Settings
 from backend.core.feature import Feature
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
-REQUEST_HEADERS = ("Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID")
+REQUEST_HEADERS = ("Authorization", "Content-Type", "If-Match", "X-Request-ID")
 RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Request-ID", "X-Total-Count")
 
 

@@ -37,6 +37,7 @@ def _say(response: Response, status: Literal["ok", "degraded", "down"]) -> Statu
     return Status(status=status)
 
 
+@router.head("/live", include_in_schema=False)
 @router.get("/live")
 async def live(response: Response) -> Status:
     """Whether the process runs and its event loop turns.
@@ -46,6 +47,7 @@ async def live(response: Response) -> Status:
     return _say(response, "ok")
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"description": "Not able to serve now", "model": Status}})
 async def ready(request: Request, response: Response) -> Status:
     """Whether the app can serve requests now: everything that it cannot do without is up.
@@ -55,6 +57,7 @@ async def ready(request: Request, response: Response) -> Status:
     return _say(response, (await request.app.state.health.report()).status)
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", responses={503: {"description": "Not able to serve now", "model": Status}})
 async def health(request: Request, response: Response) -> Status:
     """The state of the whole in one word: `ok`, `degraded` or `down`.

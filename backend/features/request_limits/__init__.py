@@ -19,6 +19,9 @@ class RequestLimitsSettings(EnvSettings):
     header_bytes: int = Field(32 * 1024, ge=1024, description="Largest sum of request header names and values")
 
 
+MAX_DIGITS = 18  # of a Content-Length that is worth reading
+
+
 class RequestLimits:
     def __init__(self, app: ASGIApp, body_bytes: int, header_bytes: int) -> None:
         self.app = app
@@ -35,7 +38,7 @@ class RequestLimits:
             return
         message = f"A request body may have {self.body_bytes} bytes"
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.body_bytes:
+        if announced.isdecimal() and (len(announced) > MAX_DIGITS or int(announced) > self.body_bytes):
             await error_response(scope, 413, "content_too_large", message)(scope, receive, send)
             return
         received = 0

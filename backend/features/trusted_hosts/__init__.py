@@ -15,7 +15,7 @@ class TrustedHostsSettings(EnvSettings):
     model_config = SettingsConfigDict(env_prefix="TRUSTED_HOSTS__")
 
     allowed: CommaList = Field(
-        ("localhost", "127.0.0.1", "[::1]", "testserver"),
+        ("localhost", "127.0.0.1", "[::1]"),
         description="Host names that we answer to, separated by commas; *.example.com for subdomains",
     )
 

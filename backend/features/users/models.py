@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from sqlmodel import Field, SQLModel
 
-from backend.core.models import Record, utc_now
+from backend.core.models import TABLE_OPTIONS, Record, utc_now
 
 
 class User(Record, table=True):
@@ -27,6 +27,7 @@ class ConsoleSession(SQLModel, table=True):
     """A console sign-in. The cookie carries the token, this row only its SHA-256: a leaked table opens nothing."""
 
     __tablename__: ClassVar[str] = "console_sessions"
+    __table_args__ = TABLE_OPTIONS
 
     id: int | None = Field(default=None, primary_key=True)
     user_id: int = Field(foreign_key="users.id", ondelete="CASCADE", index=True)

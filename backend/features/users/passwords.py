@@ -3,6 +3,7 @@
 bcrypt hashes from elsewhere are accepted and replaced at the next sign-in. RFC 9106 describes argon2id.
 """
 
+from contextlib import suppress
 from functools import cache
 
 import anyio
@@ -47,11 +48,13 @@ async def hash_password(password: str) -> str:
 
 
 def _verify(password: str, stored: str | None) -> tuple[bool, str | None]:
-    try:
-        ok, replacement = CONTEXT.verify_and_update(password, stored or _nobodys_hash())
-    except ValueError:  # bcrypt refuses what is longer than the 72 bytes it reads; so it cannot be the password
-        return False, None
-    return bool(ok and stored), replacement if stored else None
+    ok, replacement = False, None
+    with suppress(ValueError):  # no hash at all; or bcrypt, which refuses what is longer than the 72 bytes it reads
+        if stored:
+            ok, replacement = CONTEXT.verify_and_update(password, stored)
+    if CONTEXT.identify(stored or "") != "argon2":  # other kinds are quicker, and time would tell
+        CONTEXT.verify(password, _nobodys_hash())
+    return bool(ok), replacement
 
 
 async def verify_password(password: str, stored: str | None) -> tuple[bool, str | None]:

@@ -187,7 +187,10 @@ async def put_user(
 async def patch_user(
     user_id: Id, body: UserPatch, session: Session, response: Response, caller: Writer, if_match: IfMatch = None
 ) -> UserOut:
-    """Change some of an account's fields. A new password ends the person's console sessions."""
+    """Change some of an account's fields.
+
+    A new password ends the person's console sessions; access tokens last for the minutes that they were given.
+    """
     user = await service.get_user(session, user_id)
     check_if_match(if_match, user.version)
     changes = body.model_dump(exclude_unset=True)

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, EmailStr, Field, SecretStr, StringConstraints, WithJsonSchema
 
 from backend.core.schemas import TRIMMED, Input, Moment, Output, Search, absent
+from backend.features.users.emails import normalised
 
 Role = Literal["user", "staff", "admin"]
-Email = Annotated[EmailStr, AfterValidator(str.lower), Field(max_length=254, examples=["ada@example.com"])]
+Email = Annotated[EmailStr, AfterValidator(normalised), Field(max_length=254, examples=["ada@example.com"])]
 FullName = Annotated[str, StringConstraints(max_length=200, pattern=rf"{TRIMMED}|^$"), Field(examples=["Ada Lovelace"])]
 PASSWORD_MAX = 128  # characters: a limit on what strangers can make us hash
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlmodel import Session, func, select
+from sqlmodel import Session, col, select
 
 from backend.features.users.models import User
 
@@ -14,7 +14,8 @@ FAMILY = ("Archer", "Baker", "Carter", "Dyer", "Fletcher", "Mason", "Potter", "S
 
 def seed(session: Session, count: int, advance: Callable[[int], object]) -> None:
     """Add `count` accounts named demo<N>@example.com, going on after those there are."""
-    first = session.exec(select(func.count()).select_from(User)).one() + 1
+    taken = session.exec(select(User.email).where(col(User.email).regexp_match(r"^demo[0-9]+@example\.com$"))).all()
+    first = max((int(email.removeprefix("demo").split("@")[0]) for email in taken), default=0) + 1
     for number in range(first, first + count):
         name = f"{GIVEN[number % len(GIVEN)]} {FAMILY[number // len(GIVEN) % len(FAMILY)]}"
         session.add(User(email=f"demo{number}@example.com", full_name=name, password_hash=UNUSABLE))

@@ -7,9 +7,10 @@ from sqlalchemy import ColumnElement, delete, func, or_
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from backend.core.db import Database
+from backend.core.db import Database, release
 from backend.core.errors import Conflict, NotFound, Unauthorized
 from backend.core.paging import PageQuery
+from backend.features.users.emails import is_storable, normalised
 from backend.features.users.models import ConsoleSession, User
 from backend.features.users.passwords import check_strength, hash_password, verify_password
 from backend.features.users.schemas import UserFilter
@@ -26,7 +27,8 @@ async def _refuse_taken(session: AsyncSession, email: str, *, but: int | None = 
 async def create_user(session: AsyncSession, *, email: str, password: str, **fields: Any) -> User:
     """Store a new account. Conflict when the address is taken, Unprocessable when the password is weak."""
     check_strength(password, email)
-    password_hash = await hash_password(password)  # before the first statement, which may take SQLite's write lock
+    await release(session)
+    password_hash = await hash_password(password)
     await _refuse_taken(session, email)
     user = User(email=email, password_hash=password_hash, **fields)
     session.add(user)
@@ -39,8 +41,12 @@ async def check_password(database: Database, *, email: str, password: str) -> Us
 
     Sessions of its own: no connection and no lock is held while the hash is computed.
     """
-    async with database.session(reading=True) as session:
-        user = (await session.exec(select(User).where(User.email == email.lower()))).first()
+    user = None
+    if not is_storable(email + password):
+        password = ""  # still costs its hash, which belongs to nobody
+    else:
+        async with database.session(reading=True) as session:
+            user = (await session.exec(select(User).where(User.email == normalised(email)))).first()
     fits, better = await verify_password(password, user.password_hash if user else None)
     if user is None or not fits or not user.is_active:
         raise Unauthorized(WRONG)
@@ -87,23 +93,28 @@ async def list_users(session: AsyncSession, chosen: UserFilter, query: PageQuery
 
 
 async def keep_an_admin(session: AsyncSession, user: User) -> None:
-    """Conflict when `user` is the last active administrator, who must stay one: nobody could let others in again."""
-    others = (
-        select(func.count()).select_from(User).where(User.role == "admin", col(User.is_active), col(User.id) != user.id)
-    )
-    if user.role == "admin" and user.is_active and not (await session.exec(others)).one():
+    """Conflict when `user` is the last active administrator, who must stay one: nobody could let others in again.
+
+    Locks the administrators' rows, in order: two who step down at the same moment are told apart.
+    """
+    if user.role != "admin" or not user.is_active:
+        return
+    active = select(User.id).where(User.role == "admin", col(User.is_active)).order_by(col(User.id)).with_for_update()
+    if not [other for other in (await session.exec(active)).all() if other != user.id]:
         raise Conflict("This is the last active administrator")
 
 
 async def update_user(session: AsyncSession, user: User, *, password: str | None = None, **fields: Any) -> User:
     """Change an account. A new password, or being deactivated, ends the console sessions of that person."""
-    if fields.get("role", user.role) != "admin" or not fields.get("is_active", user.is_active):
-        await keep_an_admin(session, user)
-    if (email := fields.get("email", user.email)) != user.email:
-        await _refuse_taken(session, email, but=user.id)
+    email = fields.get("email", user.email)
     if password is not None:
         check_strength(password, email)
+        await release(session)
         fields["password_hash"] = await hash_password(password)
+    if fields.get("role", user.role) != "admin" or not fields.get("is_active", user.is_active):
+        await keep_an_admin(session, user)
+    if email != user.email:
+        await _refuse_taken(session, email, but=user.id)
     for name, value in fields.items():
         setattr(user, name, value)
     session.add(user)

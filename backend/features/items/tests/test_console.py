@@ -41,7 +41,7 @@ async def test_editing_and_deleting(console: Console, make_user: MakeUser, sessi
     assert answer.status_code == 302
     await session.refresh(item)
     assert (item.price, item.stock, item.version, item.owner_id) == (Decimal("20.00"), 0, 2, staff.id)
-    assert f'href="http://testserver/admin/user/details/{staff.id}"' in (await browser.get("/admin/item/list")).text
+    assert f'href="http://localhost/admin/user/details/{staff.id}"' in (await browser.get("/admin/item/list")).text
     assert (await browser.delete(f"/admin/item/delete?pks={item.id}")).status_code == 200
     assert (await session.exec(select(func.count()).select_from(Item))).one() == 0
 

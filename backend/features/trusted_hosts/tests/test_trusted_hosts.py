@@ -11,14 +11,14 @@ from backend.features.trusted_hosts import TrustedHostsSettings
 from backend.testing import new_client
 
 
-@pytest.mark.parametrize("host", ["evil.example", "testserver.evil.example", "eviltestserver", "", "[::2]:80"])
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evillocalhost", "", "[::2]:80"])
 async def test_a_foreign_host_is_refused(client: httpx2.AsyncClient, host: str) -> None:
     answer = await client.get("/openapi.json", headers={"Host": host})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "untrusted_host"
 
 
-@pytest.mark.parametrize("host", ["testserver", "TESTSERVER:8000", "localhost:1", "127.0.0.1", "[::1]:8000"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "localhost:1", "127.0.0.1", "[::1]:8000"])
 async def test_our_own_are_served_whatever_the_port(client: httpx2.AsyncClient, host: str) -> None:
     assert (await client.get("/openapi.json", headers={"Host": host})).status_code == 200
 

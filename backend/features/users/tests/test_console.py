@@ -44,7 +44,7 @@ async def test_the_cookie_is_opaque_and_hard_to_steal(
     admin = await make_user("admin")
     browser = await console(admin.email, None)
     answer = await browser.post("/admin/login", data={"username": f" {admin.email.upper()} ", "password": PASSWORD})
-    assert (answer.status_code, answer.headers["location"]) == (303, "http://testserver/admin/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "http://localhost/admin/")
     cookie, *attributes = answer.headers["set-cookie"].split("; ")
     assert set(attributes) == {"HttpOnly", "SameSite=strict", "Path=/admin", "Max-Age=43200"}
     token = cookie.removeprefix("console_session=")
@@ -99,10 +99,10 @@ async def test_signing_out_ends_the_session_on_the_server(console: Console, make
     browser = await console((await make_user("admin")).email)
     cookie = {"Cookie": f"console_session={browser.cookies['console_session']}"}
     answer = await browser.post("/admin/logout")
-    assert (answer.status_code, answer.headers["location"]) == (303, "http://testserver/admin/login")
+    assert (answer.status_code, answer.headers["location"]) == (303, "http://localhost/admin/login")
     assert "console_session" not in browser.cookies
     replayed = await browser.get("/admin/", headers=cookie)
-    assert (replayed.status_code, replayed.headers["location"]) == (302, "http://testserver/admin/login")
+    assert (replayed.status_code, replayed.headers["location"]) == (302, "http://localhost/admin/login")
 
 
 async def test_signing_in_again_ends_the_earlier_session(console: Console, make_user: MakeUser) -> None:
@@ -212,7 +212,7 @@ async def test_an_administrator_creates_edits_and_deletes_an_account(
 ) -> None:
     browser = await console((await make_user("admin")).email)
     created = await browser.post("/admin/user/create", data=NEW | {"save": "Save"})
-    assert (created.status_code, created.headers["location"]) == (302, "http://testserver/admin/user/list")
+    assert (created.status_code, created.headers["location"]) == (302, "http://localhost/admin/user/list")
     user = (await session.exec(select(User).where(User.email == NEW["email"]))).one()
     assert (user.full_name, user.role, user.is_active) == ("Grace", "staff", True)
     assert await is_signed_in(await console(user.email, NEW["password"]))
@@ -223,7 +223,7 @@ async def test_an_administrator_creates_edits_and_deletes_an_account(
     assert (user.email, user.full_name, user.role, user.is_active) == ("hopper@example.com", "Hopper", "user", False)
 
     deleted = await browser.delete(f"/admin/user/delete?pks={user.id}")
-    assert (deleted.status_code, deleted.text) == (200, "http://testserver/admin/user/list")
+    assert (deleted.status_code, deleted.text) == (200, "http://localhost/admin/user/list")
     assert (await session.exec(select(User).where(col(User.id) == user.id))).first() is None
 
 
