@@ -187,7 +187,7 @@ def seed(arguments: argparse.Namespace) -> None:
                     one.seed(session, arguments.count, bar.update)
 
 
-def _positive(text: str) -> int:
+def positive_number(text: str) -> int:
     if (number := int(text)) < 1:
         raise ValueError
     return number
@@ -216,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--first", action="store_true", help="do nothing when there is an active administrator already")
     one.set_defaults(run=admin)
     one = commands.add_parser("seed", help=seed.__doc__)
-    one.add_argument("--count", type=_positive, default=SEED_COUNT, help="records per feature")
+    one.add_argument("--count", type=positive_number, default=SEED_COUNT, help="records per feature")
     one.set_defaults(run=seed)
     return root
 

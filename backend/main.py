@@ -3,7 +3,7 @@
 Run it with `uvicorn --factory backend.main:create_app`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -15,7 +15,7 @@ import admin
 import frontend
 from backend import __version__
 from backend.core import errors, feature, logging, openapi, redis, versioning
-from backend.core.config import Settings, UnsafeSettings
+from backend.core.config import Settings, UnsafeSettings, misspelled
 from backend.core.db import Database, is_memory
 from backend.core.health import Health
 from backend.features import FEATURES
@@ -33,6 +33,12 @@ def _refuse_unsafe(settings: Settings, registry: feature.Registry) -> None:
     if settings.environment == "staging":
         for offence in offences:
             log.warning("unsafe_setting", offence=offence)
+
+
+def _warn_of_typos(names: Iterable[str]) -> None:
+    """A misspelled setting would be ignored in silence. Of features that are off, too: all are imported."""
+    for name, likely in misspelled(feature.load("backend.features", names).settings).items():
+        log.warning("unknown_setting", name=name, did_you_mean=likely)
 
 
 async def _database_probe(app: FastAPI) -> None:
@@ -61,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logging.configure(settings)
     registry = feature.load("backend.features", FEATURES, off=settings.features_off)
     _refuse_unsafe(settings, registry)
+    _warn_of_typos(FEATURES)
     middleware = [one.middleware(settings) for one in registry.features if one.middleware]
     app = FastAPI(
         title=settings.api.title,

@@ -5,10 +5,13 @@ as a subclass of `EnvSettings` with `env_prefix="SECTION__"`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Literal, Self, cast
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -80,12 +83,34 @@ class EnvSettings(BaseSettings):
             _current[cls] = cls()
         return cast(Self, _current[cls])
 
+    @classmethod
+    def variables(cls) -> dict[str, FieldInfo]:
+        """Every setting by the name of its variable: `DATABASE__POOL_SIZE`."""
+        prefix = cls.model_config.get("env_prefix", "")
+        found: dict[str, FieldInfo] = {}
+        for name, field in cls.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found |= {f"{prefix}{name}__{inner}".upper(): one for inner, one in kind.model_fields.items()}
+            else:
+                found[f"{prefix}{name}".upper()] = field
+        return found
+
     def offences(self, settings: "Settings") -> list[str]:
         """What makes these values unfit for production, a sentence each; none when fit."""
         return []
 
 
 _current: dict[type[EnvSettings], EnvSettings] = {}
+
+
+def misspelled(classes: Iterable[type[EnvSettings]]) -> dict[str, str]:
+    """Variables that name a section of ours but no setting → the one that was likely meant, or nothing."""
+    known = {name for one in classes for name in one.variables()}
+    sections = tuple(name.split("__")[0] + "__" for name in known if "__" in name)
+    given = {name.upper() for name in (*os.environ, *dotenv_values(os.environ.get("ENV_FILE", ".env")))}
+    unknown = sorted(name for name in given - known if name.startswith(sections))
+    return {name: next(iter(get_close_matches(name, known, 1)), "") for name in unknown}
 
 
 def forget_current() -> None:

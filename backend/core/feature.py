@@ -73,6 +73,11 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
 
+    @property
+    def settings(self) -> tuple[type[EnvSettings], ...]:
+        """The settings classes of the kernel and of these features."""
+        return (Settings, *(feature.settings for feature in self.features if feature.settings))
+
     def offences(self, settings: Settings) -> list[str]:
         """Every reason why these settings, the kernel's and the features', are unfit for production."""
         sections = [feature.settings.current() for feature in self.features if feature.settings]

@@ -187,3 +187,18 @@ async def test_an_error_after_the_answer_began_reaches_the_server(make_app: Call
     with pytest.raises(LookupError):
         async with new_client(app) as client:
             await client.get("/half")
+
+
+async def test_debugging_shows_the_traceback_and_nothing_else_does(make_app: Callable[..., FastAPI]) -> None:
+    for debug in ("1", "0"):
+        app = make_app(DEBUG=debug, LOG__LEVEL="error")
+
+        @app.get("/bug")
+        async def bug() -> None:
+            raise LookupError("the cause")
+
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answer = await client.get("/bug")
+        assert answer.status_code == 500
+        assert ("the cause" in answer.text) == (debug == "1")

@@ -1,8 +1,8 @@
 """Redis is optional, and when it is gone or frozen it costs little: against a real server that is stopped for real."""
 
+import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -42,10 +42,9 @@ async def test_the_client_works_on_the_server_of_the_test_run() -> None:
 async def test_a_dead_server_fails_at_once() -> None:
     client = redis.connect(RedisSettings(url="redis://127.0.0.1:9"))
     assert client is not None
-    started = time.monotonic()
-    with pytest.raises(RedisError):
-        await client.ping()
-    assert time.monotonic() - started < BOUND
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(RedisError):
+            await client.ping()
     await client.aclose()
 
 
@@ -54,10 +53,9 @@ async def test_a_frozen_server_fails_within_its_timeout_and_recovers(server: Val
     assert client is not None
     await client.ping()
     os.kill(server._process.pid, signal.SIGSTOP)
-    started = time.monotonic()
-    with pytest.raises(RedisError):
-        await client.ping()
-    assert time.monotonic() - started < BOUND
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(RedisError):
+            await client.ping()
     os.kill(server._process.pid, signal.SIGCONT)
     assert await client.ping()
     await client.aclose()

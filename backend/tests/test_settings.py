@@ -2,16 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import SecretStr, ValidationError
 
 from backend.core import feature
-from backend.core.config import PLATFORM_NAMES, EnvSettings, Settings, UnsafeSettings
+from backend.core.config import PLATFORM_NAMES, Settings, UnsafeSettings, misspelled
 from backend.features import FEATURES
 from backend.testing import ROOT
 
@@ -106,22 +105,11 @@ def as_text(default: object) -> str:
     return ",".join(default) if isinstance(default, tuple) else str(default).lower()
 
 
-def all_settings() -> Iterator[tuple[str, tuple[str, str]]]:
-    """(variable, (description, default)) of every setting, the kernel's and the features'."""
-
-    def said(field: FieldInfo) -> tuple[str, str]:
-        return field.description or "", as_text(field.default)
-
-    features = feature.load("backend.features", FEATURES).features
-    classes: list[type[EnvSettings]] = [Settings, *(one.settings for one in features if one.settings)]
-    for settings in classes:
-        prefix = settings.model_config.get("env_prefix", "")
-        for name, field in settings.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                for inner, inner_field in field.annotation.model_fields.items():
-                    yield f"{prefix}{name}__{inner}".upper(), said(inner_field)
-            else:
-                yield f"{prefix}{name}".upper(), said(field)
+def all_settings() -> dict[str, tuple[str, str]]:
+    """Variable → (description, default) of every setting, the kernel's and the features'."""
+    classes = feature.load("backend.features", FEATURES).settings
+    fields = {name: field for one in classes for name, field in one.variables().items()}
+    return {name: (field.description or "", as_text(field.default)) for name, field in fields.items()}
 
 
 def test_the_example_file_lists_every_setting_with_a_reason() -> None:
@@ -129,7 +117,7 @@ def test_the_example_file_lists_every_setting_with_a_reason() -> None:
         name: (reason, default.lower())
         for reason, name, default in EXAMPLE.findall((ROOT / ".env.example").read_text())
     }
-    settings = dict(all_settings())
+    settings = all_settings()
     assert {name: listed.get(name) for name in settings} == settings
     sections = {name.split("__")[0] for name in settings}  # those of a removed feature may stay in the file
     assert not [name for name in listed if name.split("__")[0] in sections and name not in settings]
@@ -138,3 +126,9 @@ def test_the_example_file_lists_every_setting_with_a_reason() -> None:
 def test_the_example_file_names_the_platforms_names() -> None:
     text = (ROOT / ".env.example").read_text()
     assert all(name.upper() in text for name in PLATFORM_NAMES)
+
+
+def test_a_misspelled_setting_is_noticed(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("REDIS__URI=redis://r\nUNRELATED__NAME=1\n")
+    environment(ENV_FILE=str(tmp_path / "env"), DATABASE__POOLSIZE="20", DATABASE__POOL_SIZE="20", PORT="1")
+    assert misspelled([Settings]) == {"DATABASE__POOLSIZE": "DATABASE__POOL_SIZE", "REDIS__URI": "REDIS__URL"}
