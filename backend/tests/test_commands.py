@@ -5,6 +5,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -42,7 +43,8 @@ def test_migrate_admin_seed_serve(url: str, tmp_path: Path) -> None:
     assert password_in(first.stdout) != password_in(second.stdout)
     seeded = run("seed", "--count", "30", DATABASE_URL=url)
     assert "30/30" in seeded.stderr
-    assert sqlite3.connect(tmp_path / "app.db").execute("SELECT count(*) FROM users").fetchone() == (31,)
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (31,)
 
     port = free_port()
     base = f"http://127.0.0.1:{port}"

@@ -45,8 +45,8 @@ class UserView(ConsoleView, model=User):
     def extra_fields(self) -> dict[str, Field]:
         minimum = UsersSettings.current().password_min_length
         hint = (
-            f"At least {minimum} characters. Left empty, an account that exists keeps its password; "
-            "a new one ends its console sign-ins."
+            f"At least {minimum} characters; a new account needs one. Empty keeps the present password, "
+            "a new one signs the person out of the console."
         )
         attributes = {"class": "form-control", "autocomplete": "new-password"}
         return {"password": PasswordField("Password", description=hint, render_kw=attributes)}
