@@ -16,12 +16,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlmodel import col, select
 from tqdm import tqdm
 
 from backend.core import feature
-from backend.core.config import Settings, UnsafeSettings
+from backend.core.config import BadSetting, Settings, UnsafeSettings
 from backend.core.db import Database, async_url, is_memory, sync_engine, sync_session
 from backend.core.errors import AppError
 from backend.features import FEATURES
@@ -78,7 +78,8 @@ def dev(arguments: argparse.Namespace) -> None:
     migrate(argparse.Namespace(revision="head"))
     if arguments.seed:
         seed(argparse.Namespace(count=SEED_COUNT))
-    base = f"http://{settings.server.host}:{settings.server.port}"
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    base = f"http://{host}:{settings.server.port}"
     print(f"\n{settings.api.title} on {base}")
     for path, meaning in PLACES.items():
         if path.strip("/") not in settings.features_off:
@@ -90,12 +91,14 @@ def dev(arguments: argparse.Namespace) -> None:
 
 def _check_port(settings: Settings) -> None:
     """Exit in plain words when the port is taken, before anything is shown that is shown once."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
-        try:
-            probe.bind((settings.server.host, settings.server.port))
-        except OSError as taken:
-            sys.exit(f"Cannot listen on {settings.server.host}:{settings.server.port} ({taken.strerror}): set PORT")
+    host, port = settings.server.host, settings.server.port
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+            probe.bind(address)
+    except OSError as refused:
+        sys.exit(f"Cannot listen on {host}, port {port} ({refused.strerror}): set PORT or SERVER__HOST")
 
 
 def _secret_line() -> str:
@@ -109,8 +112,11 @@ def _alembic() -> Config:
 def migrate(arguments: argparse.Namespace) -> None:
     """Bring the database to the newest revision, or to the one named."""
     before = _revision()
-    move = command.downgrade if arguments.revision.startswith("-") else command.upgrade
-    move(_alembic(), arguments.revision)
+    config = _alembic()
+    history = ScriptDirectory.from_config(config).walk_revisions(head=before if before != "none" else "base")
+    earlier = {"base", *(one.revision for one in history)} - {before}
+    back = arguments.revision.startswith("-") or arguments.revision in earlier
+    (command.downgrade if back else command.upgrade)(config, arguments.revision)
     after = _revision()
     print(f"Tables: {before} → {after}" if before != after else f"Tables: {after}, as they should be")
 
@@ -227,11 +233,13 @@ def main() -> None:
         arguments.run(arguments)
     except ValidationError as invalid:
         sys.exit("\n".join(f"{'__'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in invalid.errors()))
-    except (DBAPIError, OSError) as outage:
-        sys.exit(f"The database does not work: {getattr(outage, 'orig', None) or outage}")
+    except OperationalError as outage:
+        sys.exit(f"The database does not work: {outage.orig}")
     except ModuleNotFoundError as missing:
+        if missing.name not in {"aiomysql", "pymysql"}:
+            raise
         sys.exit(f"{missing}: MySQL and MariaDB need `pip install --require-hashes -r requirements-mysql.txt`")
-    except (UnsafeSettings, feature.BadFeature, AppError, CommandError, ArgumentError, ValueError) as refusal:
+    except (UnsafeSettings, feature.BadFeature, AppError, CommandError, ArgumentError, BadSetting) as refusal:
         sys.exit(str(refusal))
 
 

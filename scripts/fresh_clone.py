@@ -38,7 +38,8 @@ def start(tree: Path, environment: dict[str, str], port: int) -> tuple[subproces
             if httpx2.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
                 return server, time.monotonic() - started
         except httpx2.TransportError:
-            time.sleep(0.05)
+            pass
+        time.sleep(0.05)
     stop(server)
     sys.exit(f"not ready:\n{(tree.parent / 'dev.log').read_text()}")
 
@@ -81,7 +82,9 @@ def main() -> None:
         try:
             commands = readme_commands((tree / "README.md").read_text()).replace(README_URL, base)
             shell = ["bash", "-euo", "pipefail", "-c", commands]
-            shown = subprocess.run(shell, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+            shown = subprocess.run(
+                shell, cwd=tree, env=environment, capture_output=True, text=True, timeout=120, check=False
+            )
             print(shown.stdout)
             if shown.returncode or '"error"' in shown.stdout:
                 sys.exit(f"the README's commands fail:\n{shown.stderr}\n{log.read_text()}")

@@ -34,7 +34,7 @@ def copy_tree(target: Path) -> None:
 def run(tree: Path, *arguments: str, database: Path) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tree), "ENV_FILE": "", "DATABASE_URL": f"sqlite:///{database}"}
     command = [".venv/bin/python", "-m", *arguments]
-    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
 def take_out(tree: Path, name: str) -> None:

@@ -192,6 +192,10 @@ class Settings(EnvSettings):
         return [sentence for sentence, unsafe in checks.items() if unsafe]
 
 
+class BadSetting(ValueError):
+    """A setting has a value that cannot be used; the message says which, for the person who set it."""
+
+
 class UnsafeSettings(RuntimeError):
     """Production was asked for with values that only development may have; `offences` lists them all."""
 

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Engine, create_engine, event
 from sqlalchemy.engine import URL, Connection, Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.asyncio import AsyncSession as PlainAsyncSession
+from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session as SyncSession
@@ -19,7 +20,7 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
-from backend.core.config import DatabaseSettings
+from backend.core.config import BadSetting, DatabaseSettings
 
 MAX_ID = 2**31 - 1  # integer keys are 32 bits wide on all three databases
 
@@ -45,7 +46,7 @@ def family(url: str | URL) -> str:
     name = make_url(url).get_backend_name()
     name = FAMILIES.get(name, name)
     if name not in ASYNC_DRIVERS:
-        raise ValueError(f"DATABASE__URL names {name!r}; SQLite, PostgreSQL and MySQL/MariaDB are supported")
+        raise BadSetting(f"DATABASE__URL names {name!r}; SQLite, PostgreSQL and MySQL/MariaDB are supported")
     return name
 
 
@@ -100,7 +101,11 @@ def _prepare_sqlite(engine: Engine, busy_timeout: float) -> None:
 
 def _make_folder(url: URL) -> None:
     if url.get_backend_name() == "sqlite" and not is_memory(url):
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(str(url.database)).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise BadSetting(f"DATABASE__URL names a folder that cannot be made: {folder} ({exc.strerror})") from exc
 
 
 class Database:
@@ -173,7 +178,8 @@ def sync_engine(settings: DatabaseSettings) -> Engine:
     """A sync engine for migrations, scripts and notebooks."""
     url = sync_url(settings.url)
     _make_folder(url)
-    engine = create_engine(url, echo=settings.echo, hide_parameters=not settings.echo)
+    bounded = {} if family(url) == "sqlite" else {"connect_timeout": max(2, int(settings.connect_timeout))}
+    engine = create_engine(url, echo=settings.echo, hide_parameters=not settings.echo, connect_args=bounded)
     if family(url) == "sqlite":
         _prepare_sqlite(engine, settings.busy_timeout)
     return engine
@@ -191,9 +197,20 @@ def sync_session(settings: DatabaseSettings) -> Iterator[SyncSession]:
         engine.dispose()
 
 
+@event.listens_for(OrmSession, "after_flush")
+def _note_write(session: OrmSession, _context: object) -> None:
+    session.info["wrote"] = True
+
+
+@event.listens_for(OrmSession, "after_commit")
+@event.listens_for(OrmSession, "after_rollback")
+def _forget_write(session: OrmSession) -> None:
+    session.info.pop("wrote", None)
+
+
 async def release(session: AsyncSession) -> None:
     """Give the connection, and SQLite's write lock, back while something slow is done. Only before the first write."""
-    if session.new or session.dirty or session.deleted:
+    if session.info.get("wrote") or session.new or session.dirty or session.deleted:
         raise RuntimeError("this session has changes to store: call release() before making them")
     await session.commit()
 

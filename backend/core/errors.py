@@ -3,6 +3,8 @@
 `{"error": {"code", "message", "details"?}, "path", "request_id"}`
 """
 
+import errno
+import socket
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -147,7 +149,7 @@ async def _http_error(request: Request, exc: HTTPException) -> JSONResponse:
     code = HTTP_CODES.get(exc.status_code, "http_error")
     headers = {**(exc.headers or {})}
     if exc.status_code == 405:
-        headers["Allow"] = ", ".join(sorted(_allowed(request)))
+        headers["Allow"] = ", ".join(sorted(_allowed(request) or {"GET", "HEAD"}))
     return error_response(request.scope, exc.status_code, code, str(exc.detail), headers=headers)
 
 
@@ -181,11 +183,14 @@ STALE = "Somebody else changed this record at the same time"
 # result codes (busy, locked, I/O, full, cannot open), MySQL's error numbers (too many, lock wait, deadlock, gone, …).
 OUTAGE_SQLSTATES = frozenset({"08", "40", "53", "57"})
 OUTAGE_SQLITE = frozenset({5, 6, 10, 13, 14})
-OUTAGE_MYSQL = frozenset({1040, 1053, 1205, 1213, 2002, 2003, 2006, 2013})
+OUTAGE_MYSQL = frozenset({1020, 1040, 1053, 1203, 1205, 1213, 1226, 2002, 2003, 2006, 2013})
+OUTAGE_NETWORK = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH})
 
 
 def _is_outage(exc: Exception, cause: Any, sqlstate: str) -> bool:
-    if isinstance(exc, OSError | PoolTimeout) or getattr(exc, "connection_invalidated", False):
+    if isinstance(exc, PoolTimeout | ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    if getattr(exc, "connection_invalidated", False) or getattr(exc, "errno", None) in OUTAGE_NETWORK:
         return True
     number = next(iter(getattr(cause, "args", ())), None)
     return (
@@ -206,7 +211,10 @@ def of_database(exc: Exception) -> AppError | None:
     if isinstance(exc, DataError) or sqlstate.startswith("22"):  # SQL standard class 22: data exception
         return Unprocessable()
     if _is_outage(exc, cause, sqlstate):
-        log.warning("unavailable", error=type(cause or exc).__name__)  # the text may hold values
+        # The text may hold values; the kind and the number do not.
+        number = getattr(cause, "sqlite_errorcode", None) or next(iter(getattr(cause, "args", ())), None)
+        number = number if isinstance(number, int) else None
+        log.warning("unavailable", error=type(cause or exc).__name__, sqlstate=sqlstate, number=number)
         return Unavailable()
     return None
 
@@ -225,7 +233,7 @@ HANDLERS: dict[type[Exception], Any] = {
     StaleDataError: _database_error,
     DBAPIError: _database_error,
     PoolTimeout: _database_error,
-    OSError: _database_error,  # drivers let the network's own errors through; whatever else raises one is away, too
+    OSError: _database_error,  # drivers let the network's own errors through
 }
 
 

@@ -39,17 +39,19 @@ async def _probe(app: FastAPI, name: str, probe: Probe) -> Component:
     started = time.perf_counter()
     error = None
     task = asyncio.ensure_future(probe(app))
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, though nobody waits for it
     try:
         # Not asyncio.timeout(): it would wait for the probe to finish being cancelled, which a frozen server delays.
         done, _ = await asyncio.wait({task}, timeout=PROBE_TIMEOUT)
         if done:
             task.result()
         else:
-            task.cancel()
             error = f"no answer within {PROBE_TIMEOUT:g} s"
     except Exception as exc:  # noqa: BLE001  a probe fails in whatever way its client does; all mean "down"
         error = type(exc).__name__
         log.warning("probe_failed", component=name, error=error)
+    finally:
+        task.cancel()
     latency = round((time.perf_counter() - started) * 1000, 2)
     return Component(
         name=name, status="down" if error else "up", required=name in REQUIRED, latency_ms=latency, error=error

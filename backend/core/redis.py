@@ -9,21 +9,24 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from backend.core.config import RedisSettings
+from backend.core.config import BadSetting, RedisSettings
 
 
 def connect(settings: RedisSettings) -> Redis | None:
     """A client for `settings.url`, or None when none is configured. Connects at first use; errors are RedisError."""
     if not settings.url:
         return None
-    pool = BlockingConnectionPool.from_url(
-        settings.url,
-        max_connections=settings.max_connections,
-        timeout=settings.timeout,
-        socket_timeout=settings.timeout,
-        socket_connect_timeout=settings.timeout,
-        retry=Retry(NoBackoff(), 0),
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            settings.url,
+            max_connections=settings.max_connections,
+            timeout=settings.timeout,
+            socket_timeout=settings.timeout,
+            socket_connect_timeout=settings.timeout,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as exc:
+        raise BadSetting(f"REDIS__URL: {exc}") from exc
     return Redis.from_pool(pool)
 
 

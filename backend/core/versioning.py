@@ -7,12 +7,15 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from backend.core.feature import Registry
+from backend.core.feature import BadFeature, Registry
 
 
 def _keys(route: BaseRoute) -> set[tuple[str, str]]:
     """What a route answers to: its path, whatever its parameters are called, with each of its methods."""
-    path = re.sub(r"\{[^}]*\}", "{}", getattr(route, "path", ""))
+    path = getattr(route, "path", None)
+    if path is None:
+        raise BadFeature("A feature's router holds another router: put its routes into one")
+    path = re.sub(r"\{[^}:]*(:[^}]*)?\}", r"{\1}", path)
     return {(path, method) for method in getattr(route, "methods", None) or ("",)}
 
 
@@ -23,7 +26,10 @@ def overlay(base: Iterable[BaseRoute], changes: Iterable[BaseRoute]) -> list[Bas
     """
     changes = list(changes)
     redefined = {key for route in changes for key in _keys(route)}
-    return [*changes, *(route for route in base if not _keys(route) & redefined)]
+    kept = [route for route in base if not _keys(route) <= redefined]
+    if halved := [route for route in kept if _keys(route) & redefined]:
+        raise BadFeature(f"v2 redefines some methods of one v1 route, but not all: {halved[0]}")
+    return [*changes, *kept]
 
 
 def _operation_id(version: str) -> Callable[[APIRoute], str]:

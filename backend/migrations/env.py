@@ -6,65 +6,90 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations.ops import AddColumnOp, DropTableOp, MigrationScript, ModifyTableOps
+from alembic.operations.ops import AddColumnOp, CreateTableOp, DropTableOp, MigrationScript, ModifyTableOps
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, DateTime, DefaultClause, String
+from sqlalchemy import Boolean, Column, Connection, DateTime, DefaultClause, String, Text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
+from sqlalchemy.types import NullType
 from sqlmodel import SQLModel
+from sqlmodel.sql.sqltypes import UTCDateTime
 
 from backend.core import feature
 from backend.core.config import Settings
 from backend.core.db import sync_engine, sync_url
+from backend.core.models import TABLE_OPTIONS
 from backend.features import FEATURES
+
+SQLITE = sqlite_dialect.dialect()  # stores what it can as plain text and numbers
 
 feature.load("backend.features", FEATURES)
 
 
 def render_item(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
-    """How column types are written in migrations.
-
-    Our own as what they are stored as: old migrations must not import today's code. Those read from a database (when
-    one writes the migration that drops a table) as their general kind: this database's own kind is not every one's.
-    """
-    if kind != "type":
-        return False
-    if type(item).__module__.startswith("backend."):
+    """Our own column types are written as what they are stored as: old migrations must not import today's code."""
+    if kind == "type" and type(item).__module__.startswith("backend."):
         return f"sa.{item.impl!r}"
-    if type(item).__name__.isupper():
-        general = item.as_generic(allow_nulltype=True)
-        if isinstance(general, DateTime):
-            return "sqlmodel.sql.sqltypes.UTCDateTime()"
-        if isinstance(general, String):
-            general.collation = None
-        return f"sa.{general!r}"
     return False
 
 
+def generalise(column: Column[Any]) -> None:
+    """A column as it was read from one database, for a table that is to be made again on any of them."""
+    column.server_default = None  # spelled in that database's SQL, and of no use to an empty table
+    general = column.type.as_generic(allow_nulltype=True)
+    if isinstance(column.type, mysql.TINYINT) and column.type.display_width == 1:
+        column.type = Boolean()
+    elif isinstance(general, DateTime):
+        column.type = UTCDateTime()
+    elif isinstance(general, String):
+        column.type = String(general.length) if general.length else Text()
+    elif not isinstance(general, NullType):
+        column.type = general
+
+
 def drop_tables_whole(_context: MigrationContext, _revision: object, directives: list[MigrationScript]) -> None:
-    """Dropping a table drops its indexes. Autogenerate drops them first, which MySQL refuses under a foreign key."""
+    """Dropping a table drops its indexes. Autogenerate drops them first, which MySQL refuses under a foreign key.
+
+    The way back makes the table again, from what the database at hand told of it: that must do on the others, too.
+    """
     for script in directives:
         for operations in (*script.upgrade_ops_list, *script.downgrade_ops_list):
             dropped = {one.table_name for one in operations.ops if isinstance(one, DropTableOp)}
             operations.ops = [
                 one for one in operations.ops if not (isinstance(one, ModifyTableOps) and one.table_name in dropped)
             ]
+        for operations in script.downgrade_ops_list:
+            for table in (one for one in operations.ops if isinstance(one, CreateTableOp)):
+                table.kw = dict(TABLE_OPTIONS)
+                for column in (one for one in table.columns if isinstance(one, Column)):
+                    generalise(column)
 
 
 def fill_new_columns(_context: MigrationContext, _revision: object, directives: list[MigrationScript]) -> None:
-    """A new column that must not be null gets the model's default for the rows there are, or upgrading would fail."""
+    """A new column that must not be null gets the model's plain default for the rows there are, as it is stored.
+
+    Without it upgrading would fail. A default that is computed has to be written into the migration by hand.
+    """
     changes = (one for script in directives for operations in script.upgrade_ops_list for one in operations.ops)
     for added in (one for change in changes for one in getattr(change, "ops", ()) if isinstance(one, AddColumnOp)):
         column, default = added.column, added.column.default
         unfilled = not column.nullable and column.server_default is None
         if unfilled and isinstance(default, ScalarElementColumnDefault):
-            value = int(default.arg) if isinstance(default.arg, bool) else default.arg
-            column.server_default = DefaultClause(str(value))
+            store = column.type.dialect_impl(SQLITE).bind_processor(SQLITE)
+            value = getattr(default.arg, "value", default.arg)
+            column.server_default = DefaultClause(str(store(value) if store else value))
 
 
 def tidy(context: MigrationContext, revision: object, directives: list[MigrationScript]) -> None:
     """What becomes of an autogenerated migration before it is written."""
     drop_tables_whole(context, revision, directives)
     fill_new_columns(context, revision, directives)
+
+
+def orphans(connection: Connection) -> set[Any]:
+    """Rows of SQLite that refer to missing ones."""
+    return {tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}
 
 
 @contextmanager
@@ -93,9 +118,11 @@ def run(connection: Connection) -> None:
         process_revision_directives=tidy,
         transactional_ddl=connection.dialect.name != "mysql",  # SQLite's is, too, since we begin its transactions
     )
+    sqlite = connection.dialect.name == "sqlite"
     with rebuilding_tables_of_sqlite(connection), context.begin_transaction():
+        before = orphans(connection) if sqlite else set()
         context.run_migrations()
-        if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+        if sqlite and orphans(connection) - before:
             raise RuntimeError("A migration left rows that refer to missing ones; nothing was changed")
 
 

@@ -1,5 +1,6 @@
 """Whatever is sent, the answer has the one error shape, and is never our fault."""
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,7 @@ async def test_no_credentials(client: httpx2.AsyncClient) -> None:
         b'{"email": "a@example.com", "password": "long enough!", "full_name": "\\u0000"}',
         b'{"email": "a@example.com", "password": "long enough!", "full_name": "\\ud800"}',
         b'{"\\ud800": 1}',
+        b'{"email": "a@example.com", "password": "surrogate \\ud800 in a password"}',
         b"\xff\xfe",
         b"[" * 100_000,
         b'{"email": "' + b"a" * 100_000 + b'"}',
@@ -135,7 +137,8 @@ RAISED: list[tuple[Exception, int, str]] = [
     (OperationalError("", None, Odd(sqlite_errorcode=5)), 503, "unavailable"),
     (OperationalError("", None, Odd(number=2013)), 503, "unavailable"),
     (OperationalError("no such table: secret", None, Odd(sqlite_errorcode=1)), 500, "internal_error"),
-    (OSError(101, "Network is unreachable"), 503, "unavailable"),
+    (OSError(errno.ENETUNREACH, "Network is unreachable"), 503, "unavailable"),
+    (FileNotFoundError(errno.ENOENT, "secret"), 500, "internal_error"),
     (TimeoutError(), 503, "unavailable"),
     (PoolTimeout(), 503, "unavailable"),
     (ConnectionRefusedError(), 503, "unavailable"),

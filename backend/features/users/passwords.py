@@ -3,7 +3,6 @@
 bcrypt hashes from elsewhere are accepted and replaced at the next sign-in. RFC 9106 describes argon2id.
 """
 
-from contextlib import suppress
 from functools import cache
 
 import anyio
@@ -48,12 +47,11 @@ async def hash_password(password: str) -> str:
 
 
 def _verify(password: str, stored: str | None) -> tuple[bool, str | None]:
-    ok, replacement = False, None
-    with suppress(ValueError):  # no hash at all; or bcrypt, which refuses what is longer than the 72 bytes it reads
-        if stored:
-            ok, replacement = CONTEXT.verify_and_update(password, stored)
-    if CONTEXT.identify(stored or "") != "argon2":  # other kinds are quicker, and time would tell
+    try:
+        ok, replacement = CONTEXT.verify_and_update(password, stored or "")
+    except ValueError:  # no hash at all; or bcrypt, which refuses what is longer than the 72 bytes it reads
         CONTEXT.verify(password, _nobodys_hash())
+        return False, None
     return bool(ok), replacement
 
 
@@ -61,5 +59,6 @@ async def verify_password(password: str, stored: str | None) -> tuple[bool, str 
     """Whether the password fits, and a better hash to store when the old one is of an outdated kind.
 
     `stored=None` (no such account) takes as long as a wrong password, so that time does not tell who has an account.
+    bcrypt hashes from elsewhere take a time of their own until the first sign-in replaces them.
     """
     return await anyio.to_thread.run_sync(_verify, password, stored, limiter=_slots())

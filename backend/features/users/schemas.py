@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, EmailStr, Field, SecretStr, StringConstraints, WithJsonSchema
 
 from backend.core.schemas import TRIMMED, Input, Moment, Output, Search, absent
-from backend.features.users.emails import normalised
+from backend.features.users.emails import is_storable, normalised
 
 Role = Literal["user", "staff", "admin"]
 Email = Annotated[EmailStr, AfterValidator(normalised), Field(max_length=254, examples=["ada@example.com"])]
@@ -14,15 +14,18 @@ FullName = Annotated[str, StringConstraints(max_length=200, pattern=rf"{TRIMMED}
 PASSWORD_MAX = 128  # characters: a limit on what strangers can make us hash
 
 
-def _short_enough(password: SecretStr) -> SecretStr:
-    if len(password.get_secret_value()) > PASSWORD_MAX:
+def _acceptable(password: SecretStr) -> SecretStr:
+    text = password.get_secret_value()
+    if len(text) > PASSWORD_MAX:
         raise ValueError(f"Use at most {PASSWORD_MAX} characters")
+    if not is_storable(text):
+        raise ValueError("Leave out NUL and broken Unicode: a form could not send them back")
     return password
 
 
 Password = Annotated[
     SecretStr,
-    AfterValidator(_short_enough),
+    AfterValidator(_acceptable),
     WithJsonSchema(
         {
             "type": "string",

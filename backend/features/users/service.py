@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_
+from sqlalchemy import ColumnElement, delete, func, or_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -13,7 +13,7 @@ from backend.core.paging import PageQuery
 from backend.features.users.emails import is_storable, normalised
 from backend.features.users.models import ConsoleSession, User
 from backend.features.users.passwords import check_strength, hash_password, verify_password
-from backend.features.users.schemas import UserFilter
+from backend.features.users.schemas import PASSWORD_MAX, UserFilter
 
 WRONG = "Wrong e-mail address or password"
 
@@ -42,7 +42,7 @@ async def check_password(database: Database, *, email: str, password: str) -> Us
     Sessions of its own: no connection and no lock is held while the hash is computed.
     """
     user = None
-    if not is_storable(email + password):
+    if not is_storable(email + password) or len(password) > PASSWORD_MAX:
         password = ""  # still costs its hash, which belongs to nobody
     else:
         async with database.session(reading=True) as session:
@@ -51,9 +51,9 @@ async def check_password(database: Database, *, email: str, password: str) -> Us
     if user is None or not fits or not user.is_active:
         raise Unauthorized(WRONG)
     if better:
-        async with database.session() as session:
-            user = await session.merge(user)
-            user.password_hash = better
+        async with database.session() as session:  # neither an edit of the account nor one of a gone account's row
+            same = (col(User.id) == user.id, col(User.password_hash) == user.password_hash)
+            await session.exec(update(User).where(*same).values(password_hash=better, updated_at=User.updated_at))
             await session.commit()
     return user
 

@@ -61,6 +61,7 @@ async def test_an_address_has_one_account_however_it_is_spelled(client: httpx2.A
         {"password": "aaaaaaaaaaaaaaa"},
         {"password": "my name is Ada, really"},
         {"password": "x" * 129},
+        {"password": "nul\x00 in a long password"},
         {"full_name": "nul\x00"},
         {"role": "admin"},
         {"is_active": True},
