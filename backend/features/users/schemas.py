@@ -8,8 +8,9 @@ from pydantic import AfterValidator, BaseModel, EmailStr, Field, SecretStr, Stri
 from backend.core.schemas import TRIMMED, Input, Moment, Output, Search, absent
 from backend.features.users.emails import is_storable, normalised
 
+EMAIL_MAX = 254  # characters; RFC 5321 §4.5.3.1.3, less the angle brackets
 Role = Literal["user", "staff", "admin"]
-Email = Annotated[EmailStr, AfterValidator(normalised), Field(max_length=254, examples=["ada@example.com"])]
+Email = Annotated[EmailStr, AfterValidator(normalised), Field(max_length=EMAIL_MAX, examples=["ada@example.com"])]
 FullName = Annotated[str, StringConstraints(max_length=200, pattern=rf"{TRIMMED}|^$"), Field(examples=["Ada Lovelace"])]
 PASSWORD_MAX = 128  # characters: a limit on what strangers can make us hash
 

@@ -13,7 +13,7 @@ from backend.core.paging import PageQuery
 from backend.features.users.emails import is_storable, normalised
 from backend.features.users.models import ConsoleSession, User
 from backend.features.users.passwords import check_strength, hash_password, verify_password
-from backend.features.users.schemas import PASSWORD_MAX, UserFilter
+from backend.features.users.schemas import EMAIL_MAX, PASSWORD_MAX, UserFilter
 
 WRONG = "Wrong e-mail address or password"
 
@@ -42,7 +42,7 @@ async def check_password(database: Database, *, email: str, password: str) -> Us
     Sessions of its own: no connection and no lock is held while the hash is computed.
     """
     user = None
-    if not is_storable(email + password) or len(password) > PASSWORD_MAX:
+    if not is_storable(email + password) or len(password) > PASSWORD_MAX or len(email) > EMAIL_MAX:
         password = ""  # still costs its hash, which belongs to nobody
     else:
         async with database.session(reading=True) as session:
