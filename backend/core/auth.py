@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Annotated, Any, Protocol
 
@@ -11,7 +11,7 @@ from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection, Request
 
-from backend.core.db import Session
+from backend.core import context
 from backend.core.errors import Forbidden, Unauthorized
 
 
@@ -40,6 +40,10 @@ class Principal:
     name: str
     rank: Rank
     permissions: frozenset[str] = field(default_factory=frozenset)
+    via: str = "token"  # what they showed: `token`, `console`, `api_key`
+    credential: int | None = None  # the key of what they showed in its table: a session's, an API key's
+    narrowed: bool = False  # whether they asked for a token that may do less than they
+    signed_in_at: datetime | None = None  # when the session began; refreshing does not renew it
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions
@@ -51,7 +55,8 @@ def granted(permissions: Mapping[str, Permission], rank: Rank) -> frozenset[str]
 
 
 # Reads the credential it knows from a request; None when there is none of its kind, Unauthorized when it is no good.
-Authenticator = Callable[[HTTPConnection, AsyncSession], Awaitable[Principal | None]]
+# Callers that are known already cost no SQL, nor a session: it opens one of its own for the others.
+Authenticator = Callable[[HTTPConnection], Awaitable[Principal | None]]
 
 
 class ConsoleSignIn(Protocol):
@@ -65,12 +70,19 @@ class ConsoleSignIn(Protocol):
         """For how long a session is good."""
         ...
 
-    async def start(self, request: Request, session: AsyncSession, name: str, password: str) -> str | None:
-        """Check name and password; the new session's token, or None when they are wrong or the person is not staff."""
+    async def start(self, request: Request, name: str, password: str) -> str | None:
+        """Check name and password; the new session's token, or None when they are wrong or the person may not enter.
+
+        SecondFactorRequired when that is not enough; another AppError when there were too many attempts.
+        """
+        ...
+
+    async def finish(self, request: Request, pending: str, code: str) -> str | None:
+        """The second step, after SecondFactorRequired; an AppError when the code is wrong, or it took too long."""
         ...
 
     async def resume(self, request: Request, session: AsyncSession, token: str) -> Principal | None:
-        """The person behind a token, or None when it is unknown, expired, ended, or the person is no longer staff."""
+        """The person behind a token, or None when it is unknown, expired, ended, or the person may no longer enter."""
         ...
 
     async def end(self, session: AsyncSession, token: str) -> None:
@@ -78,26 +90,43 @@ class ConsoleSignIn(Protocol):
         ...
 
 
-oauth2 = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token", auto_error=False, scheme_name="OAuth2")
-
-
-async def authenticate(
-    connection: HTTPConnection,
-    session: Session,
-    required: SecurityScopes,
-    _documented: Annotated[str | None, Depends(oauth2)],
-) -> Principal:
-    """The caller, or 401; 403 when a required permission is missing. One SQL statement per request at most."""
+async def recognised(connection: HTTPConnection) -> Principal | None:
+    """Who shows a credential that is good; None when none is shown, Unauthorized when it is no good."""
     authenticators: tuple[Authenticator, ...] = connection.app.state.registry.authenticators
-    principal = None
     for recognise in authenticators:
-        if principal := await recognise(connection, session):
-            break
-    if principal is None:
-        raise Unauthorized
-    if missing := sorted(set(required.scopes) - principal.permissions):
-        raise Forbidden(details={"missing": missing})
-    return principal
+        if principal := await recognise(connection):
+            return principal
+    return None
+
+
+class Authenticate(OAuth2PasswordBearer):
+    """The caller, or 401; 403 when a required permission is missing. No SQL for a caller known already.
+
+    One dependency, and itself the security scheme that OpenAPI shows: each further one would cost every request.
+    """
+
+    async def __call__(self, connection: HTTPConnection, required: SecurityScopes) -> Principal:  # type: ignore[override]
+        principal = await recognised(connection)
+        if principal is None:
+            raise Unauthorized
+        remember(connection, principal)
+        if not principal.permissions.issuperset(required.scopes):
+            raise Forbidden(details={"missing": sorted(set(required.scopes) - principal.permissions)})
+        return principal
+
+
+authenticate = Authenticate(tokenUrl="/api/v1/auth/token", scheme_name="OAuth2")
+
+
+def remember(connection: HTTPConnection, principal: Principal) -> None:
+    """Let code that has no request at hand know who is calling."""
+    connection.state.principal = principal
+
+
+def current_principal() -> Principal | None:
+    """Who sent the request being served; None outside a request, and while nobody is known."""
+    principal = context.state("principal")
+    return principal if isinstance(principal, Principal) else None
 
 
 def requires(*permissions: str) -> Any:
@@ -107,3 +136,14 @@ def requires(*permissions: str) -> Any:
 
 # Anybody who is signed in.
 Caller = Annotated[Principal, Security(authenticate)]
+
+
+async def in_person(caller: Caller) -> Principal:
+    """Forbidden for programs. OpenAPI offers these operations no API key."""
+    if caller.via == "api_key":
+        raise Forbidden("Sign in for this: an API key cannot change how an account is entered")
+    return caller
+
+
+# Anybody who is signed in with a session, for what a program has no business with: passwords, sessions, keys.
+InPerson = Annotated[Principal, Depends(in_person)]

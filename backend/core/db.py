@@ -1,11 +1,12 @@
 """The database: one async engine per app, a session per request committed once at its edge, a sync one for scripts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from sqlalchemy import BigInteger, Engine, create_engine, event
@@ -21,6 +22,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
 from backend.core.config import BadSetting, DatabaseSettings
+from backend.core.ping import ping_briefly
+
+T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
 
 MAX_ID = 2**31 - 1  # integer keys are 32 bits wide on all three databases
 
@@ -99,6 +105,33 @@ def _prepare_sqlite(engine: Engine, busy_timeout: float) -> None:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
+def _let_go_of_sqlite(engine: Engine) -> None:
+    """Whoever waited for a statement was cancelled: its thread drops it, and with it the write lock.
+
+    Without this it would finish the statement for nobody, and the lock would stay until the garbage collector comes by:
+    SQLite closes a connection only when nothing refers to its statements any more, and an exception does.
+    """
+
+    @event.listens_for(engine, "invalidate")
+    def interrupt(connection: Any, _record: Any, _cause: Any) -> None:
+        driver = connection.driver_connection
+        with suppress(ValueError):  # it is closed already
+            sqlite = driver._conn  # noqa: SLF001  SQLAlchemy's dialect uses both names, too
+            sqlite.interrupt()
+            driver._tx.put_nowait((None, sqlite.rollback))  # noqa: SLF001  what the thread does next
+
+
+def _a_missing_socket_is_an_outage(engine: Engine) -> None:
+    """A PostgreSQL that is stopped takes its Unix socket along: the driver then says that a file is missing."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Dialect, _record: Any, arguments: Any, options: Any) -> Any:
+        try:
+            return dialect.connect(*arguments, **options)
+        except FileNotFoundError as missing:
+            raise ConnectionRefusedError("PostgreSQL's socket is not there") from missing
+
+
 def _make_folder(url: URL) -> None:
     if url.get_backend_name() == "sqlite" and not is_memory(url):
         folder = Path(str(url.database)).parent
@@ -108,6 +141,45 @@ def _make_folder(url: URL) -> None:
             raise BadSetting(f"DATABASE__URL names a folder that cannot be made: {folder} ({exc.strerror})") from exc
 
 
+def new_engine(url: URL, settings: DatabaseSettings, *, always_ping: bool = False) -> AsyncEngine:
+    """An async engine with a pool of its own. It connects at first use.
+
+    `always_ping`: also a connection that worked a moment ago, where another server can take over from a frozen one.
+    """
+    options: dict[str, Any] = {
+        "echo": settings.echo,
+        "hide_parameters": not settings.echo,  # an exception's text reaches the logs
+        "pool_timeout": settings.pool_timeout,
+        "poolclass": AsyncAdaptedQueuePool,
+    }
+    kind = family(url)
+    if kind in TIMEOUT_ARGUMENTS:
+        connect, answer = TIMEOUT_ARGUMENTS[kind]
+        options["connect_args"] = {connect: settings.connect_timeout}
+        if answer:
+            options["connect_args"][answer] = settings.command_timeout
+    if kind == "mysql":  # its default locks the gaps between rows, in which strangers' new rows belong
+        options["isolation_level"] = "READ COMMITTED"
+    if is_memory(url):
+        options |= {"pool_size": 1, "max_overflow": 0}
+    else:
+        options |= {
+            "pool_size": settings.pool_size,
+            "max_overflow": settings.max_overflow,
+            "pool_recycle": settings.pool_recycle,
+            "pool_pre_ping": settings.pre_ping,
+        }
+    engine = create_async_engine(url, **options)
+    if kind == "sqlite":
+        _prepare_sqlite(engine.sync_engine, settings.busy_timeout)
+        _let_go_of_sqlite(engine.sync_engine)
+    else:
+        ping_briefly(engine, settings.connect_timeout, always=always_ping)
+    if family(url) == "postgresql":
+        _a_missing_socket_is_an_outage(engine.sync_engine)
+    return engine
+
+
 class Database:
     """The async engine and what opens sessions on it. One per app; `close()` when the app stops."""
 
@@ -115,38 +187,42 @@ class Database:
         self.url = async_url(settings.url)
         self.family = family(self.url)
         _make_folder(self.url)
-        options: dict[str, Any] = {
-            "echo": settings.echo,
-            "hide_parameters": not settings.echo,  # an exception's text reaches the logs
-            "pool_timeout": settings.pool_timeout,
-            "poolclass": AsyncAdaptedQueuePool,
-        }
-        if self.family in TIMEOUT_ARGUMENTS:
-            connect, answer = TIMEOUT_ARGUMENTS[self.family]
-            options["connect_args"] = {connect: settings.connect_timeout}
-            if answer:
-                options["connect_args"][answer] = settings.command_timeout
-        if is_memory(self.url):
-            options |= {"pool_size": 1, "max_overflow": 0}
-        else:
-            options |= {
-                "pool_size": settings.pool_size,
-                "max_overflow": settings.max_overflow,
-                "pool_recycle": settings.pool_recycle,
-                "pool_pre_ping": settings.pre_ping,
-            }
-        self.engine: AsyncEngine = create_async_engine(self.url, **options)
-        if self.family == "sqlite":
-            _prepare_sqlite(self.engine.sync_engine, settings.busy_timeout)
+        self.engine: AsyncEngine = new_engine(self.url, settings)
         self._writing: AsyncEngine | AsyncConnection = self.engine
-        self._reading: AsyncEngine | AsyncConnection = self.engine.execution_options(reading=True)
+        options: dict[str, Any] = {"reading": True}
+        if self.family == "postgresql":  # no BEGIN, no COMMIT: READ COMMITTED looks anew with each statement, too
+            options["isolation_level"] = "AUTOCOMMIT"
+        self._reading: AsyncEngine | AsyncConnection = self.engine.execution_options(**options)
+        self.info: dict[str, Any] = {}  # what every session carries along: who listens to events, the known callers
         self._sessions = async_sessionmaker(class_=AsyncSession, expire_on_commit=False)
         # SQLAdmin configures the maker it is given, so it gets one of its own; it only reads through it.
-        self.console_sessions = async_sessionmaker(self._reading, class_=PlainAsyncSession)
+        self.console_sessions = async_sessionmaker(self._reading, class_=PlainAsyncSession, info=self.info)
 
     def session(self, *, reading: bool = False) -> AsyncSession:
         """A new session, to be used with `async with`; the caller commits. `reading=True` promises not to write."""
-        return self._sessions(bind=self._reading if reading else self._writing)
+        bind = self._reading if reading else self._writing
+        return self._sessions(bind=bind, info={**self.info, "reading": reading})
+
+    async def at_once(
+        self, first: Callable[[AsyncSession], Awaitable[T]], second: Callable[[AsyncSession], Awaitable[U]]
+    ) -> tuple[T, U]:
+        """Read from two places at the same time, each in a session of its own; one after the other in tests' only one.
+
+        Neither waits for the other while it holds a connection, so many such requests do not block each other.
+        """
+
+        async def alone(work: Callable[[AsyncSession], Awaitable[V]]) -> V:
+            async with self.session(reading=True) as session:
+                return await work(session)
+
+        if isinstance(self._reading, AsyncConnection):
+            return await alone(first), await alone(second)
+        one, other = await asyncio.gather(alone(first), alone(second))
+        return one, other
+
+    def open_as(self, kind: type[SyncSession]) -> None:
+        """Make sessions of this kind from now on, which may listen to what they are asked."""
+        self._sessions.configure(sync_session_class=kind)
 
     @asynccontextmanager
     async def bound_to(self, connection: AsyncConnection) -> AsyncIterator[None]:
@@ -197,6 +273,12 @@ def sync_session(settings: DatabaseSettings) -> Iterator[SyncSession]:
         engine.dispose()
 
 
+@event.listens_for(OrmSession, "before_flush")
+def _refuse_to_write(session: OrmSession, *_unused: object) -> None:
+    if session.info.get("reading"):
+        raise RuntimeError("this session is for reading: a GET must not write, nor must `session(reading=True)`")
+
+
 @event.listens_for(OrmSession, "after_flush")
 def _note_write(session: OrmSession, _context: object) -> None:
     session.info["wrote"] = True
@@ -208,6 +290,24 @@ def _forget_write(session: OrmSession) -> None:
     session.info.pop("wrote", None)
 
 
+@event.listens_for(OrmSession, "after_commit")
+def _do_what_waited(session: OrmSession) -> None:
+    if not session.in_nested_transaction():
+        with ExitStack() as all_of_them:  # whatever becomes of one
+            for action in reversed(session.info.pop("after_commit", [])):
+                all_of_them.callback(action)
+
+
+@event.listens_for(OrmSession, "after_rollback")
+def _forget_what_waited(session: OrmSession) -> None:
+    session.info.pop("after_commit", None)
+
+
+def after_commit(session: AsyncSession, action: Callable[[], object]) -> None:
+    """Do something quick once the session has committed, and not at all when it rolls back."""
+    session.info.setdefault("after_commit", []).append(action)
+
+
 async def release(session: AsyncSession) -> None:
     """Give the connection, and SQLite's write lock, back while something slow is done. Only before the first write."""
     if session.info.get("wrote") or session.new or session.dirty or session.deleted:
@@ -215,12 +315,38 @@ async def release(session: AsyncSession) -> None:
     await session.commit()
 
 
+@dataclass
+class DeferredCommit:
+    """For middleware that stores the answer in the very transaction of the work that it answers for.
+
+    Put into a request's `state` as `deferred_commit`, it is handed the session, uncommitted, when the route has
+    returned. Whoever put it there commits, and closes it in any case; what the route raised has been rolled back.
+    """
+
+    session: AsyncSession | None = None
+
+    async def close(self) -> None:
+        """Give the connection back; what was not committed is rolled back."""
+        if self.session is not None:
+            await self.session.close()
+
+
 async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """One session per request, committed at its edge: after the route returned, before the client hears of it."""
     database: Database = connection.app.state.database
-    async with database.session(reading=connection.scope.get("method") in SAFE_METHODS) as session:
+    deferred: DeferredCommit | None = connection.scope.get("state", {}).get("deferred_commit")
+    session = database.session(reading=connection.scope.get("method") in SAFE_METHODS)
+    try:
         yield session
-        await session.commit()
+        if deferred is not None and deferred.session is None:
+            deferred.session = session
+            return
+        if session.in_transaction() or session.info.get("after_commit"):
+            await session.commit()
+    finally:
+        if session.in_transaction() and (deferred is None or deferred.session is not session):
+            async with session:  # what was not used has no connection, and after the commit nor has any other
+                pass  # closed, whatever happens to this task meanwhile
 
 
 # scope="function": the default scope would commit after the client has seen its 200.

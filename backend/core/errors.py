@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import httpx2
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -33,7 +34,7 @@ class ErrorDetail(BaseModel):
 
     code: str
     message: str
-    details: Any | None = None
+    details: Any = None
 
 
 class ErrorBody(BaseModel):
@@ -73,8 +74,14 @@ class Unauthorized(AppError):
 
     status, code, message = 401, "unauthorized", "Sign in first"
 
-    def __init__(self, message: str | None = None, *, challenge: str = "Bearer") -> None:
-        super().__init__(message, headers={"WWW-Authenticate": challenge})
+    def __init__(self, message: str | None = None, *, details: Any | None = None, challenge: str = "Bearer") -> None:
+        super().__init__(message, details=details, headers={"WWW-Authenticate": challenge})
+
+
+class SecondFactorRequired(Unauthorized):
+    """One factor fits, and they have two. `details.pending` stands for the first one for a while."""
+
+    code, message = "second_factor_required", "Enter the code of your second factor"
 
 
 class Forbidden(AppError):
@@ -101,6 +108,15 @@ class Unprocessable(AppError):
     status, code, message = 422, "invalid", "Some values are not acceptable"
 
 
+class TooManyRequests(AppError):
+    """Asked too often (always with Retry-After, in seconds)."""
+
+    status, code, message = 429, "too_many_requests", "Too many requests, please wait"
+
+    def __init__(self, message: str | None = None, *, retry_after: int) -> None:
+        super().__init__(message, headers={"Retry-After": str(max(1, retry_after))})
+
+
 class Unavailable(AppError):
     """A service that we need is away for now (always with Retry-After, in seconds)."""
 
@@ -118,6 +134,7 @@ HTTP_CODES = {
     405: "method_not_allowed",
     413: "content_too_large",
     415: "unsupported_media_type",
+    429: "too_many_requests",
     431: "headers_too_large",
 }
 
@@ -226,6 +243,12 @@ async def _database_error(request: Request, exc: Exception) -> JSONResponse:
     return await _app_error(request, error)
 
 
+async def _outside_error(request: Request, exc: httpx2.TransportError) -> JSONResponse:
+    """Another service that we have asked for this (`core/outside.py`) does not answer."""
+    log.warning("unavailable", error=type(exc).__name__)
+    return await _app_error(request, Unavailable())
+
+
 HANDLERS: dict[type[Exception], Any] = {
     AppError: _app_error,
     HTTPException: _http_error,
@@ -233,6 +256,7 @@ HANDLERS: dict[type[Exception], Any] = {
     StaleDataError: _database_error,
     DBAPIError: _database_error,
     PoolTimeout: _database_error,
+    httpx2.TransportError: _outside_error,
     OSError: _database_error,  # drivers let the network's own errors through
 }
 

@@ -4,15 +4,19 @@ import importlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
 from sqlmodel import Session as SyncSession
 from starlette.middleware import Middleware
 
 from backend.core.auth import Authenticator, ConsoleSignIn, Permission
+from backend.core.cache.warming import Warmer
 from backend.core.config import EnvSettings, Settings
-from backend.core.console import ConsoleView
+from backend.core.console import ConsolePage, ConsoleView
+from backend.core.events import Event, Handler, Handlers, gathered
+from backend.core.figures import Figure
 from backend.core.health import Probe
 
 
@@ -20,6 +24,10 @@ class Seed(Protocol):
     """Writes demo data; call `advance(n)` after every n records."""
 
     def __call__(self, session: SyncSession, count: int, advance: Callable[[int], object]) -> None: ...
+
+
+# Given path, method and operation of an OpenAPI document, adds to the operation. Clients must not need what it adds.
+Describe = Callable[[str, str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +41,20 @@ class Feature:
     v1: APIRouter | None = None  # under /api/v1, and under /api/v2 unless redefined there
     v2: APIRouter | None = None  # under /api/v2 only
     root: APIRouter | None = None  # outside the API versions
-    middleware: Callable[[Settings], Middleware] | None = None  # pure ASGI; registry order is outermost first
+    # Pure ASGI; registry order is outermost first. None where the settings leave it nothing to do.
+    middleware: Callable[[Settings], Middleware | None] | None = None
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
     authenticators: tuple[Authenticator, ...] = ()
+    security_schemes: Mapping[str, Mapping[str, Any]] | None = None  # what these are in OpenAPI, besides bearer tokens
+    openapi: Describe | None = None  # what it adds to the description of operations, others' too
+    on: Mapping[type[Event], Handler] | None = None  # what to do when something happens, in the same transaction
     console_sign_in: ConsoleSignIn | None = None
     permissions: tuple[Permission, ...] = ()
-    admin: tuple[type[ConsoleView], ...] = ()
+    admin: tuple[type[ConsoleView] | type[ConsolePage], ...] = ()
     health: Mapping[str, Probe] | None = None
+    figures: tuple[Figure, ...] = ()  # what it counts and measures, for metrics and dashboards
     seed: Seed | None = None
+    warm: tuple[Warmer, ...] = ()  # what to put into the cache after the start, in the background
 
 
 class BadFeature(RuntimeError):
@@ -53,9 +67,27 @@ class Registry:
 
     features: tuple[Feature, ...]
 
-    @property
+    @cached_property
     def authenticators(self) -> tuple[Authenticator, ...]:
         return tuple(one for feature in self.features for one in feature.authenticators)
+
+    @property
+    def security_schemes(self) -> dict[str, Mapping[str, Any]]:
+        return {name: one for feature in self.features for name, one in (feature.security_schemes or {}).items()}
+
+    def middleware(self, settings: Settings) -> list[Middleware]:
+        made = [feature.middleware(settings) for feature in self.features if feature.middleware]
+        return [one for one in made if one is not None]
+
+    @property
+    def credential_headers(self) -> tuple[str, ...]:
+        """The request headers in which callers show who they are."""
+        schemes = self.security_schemes.values()
+        return ("Authorization", *(one["name"] for one in schemes if one.get("in") == "header"))
+
+    @property
+    def handlers(self) -> Handlers:
+        return gathered(feature.on or {} for feature in self.features)
 
     @property
     def permissions(self) -> dict[str, Permission]:
@@ -70,6 +102,10 @@ class Registry:
         return {name: probe for feature in self.features for name, probe in (feature.health or {}).items()}
 
     @property
+    def figures(self) -> tuple[Figure, ...]:
+        return tuple(one for feature in self.features for one in feature.figures)
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
 
@@ -82,6 +118,12 @@ class Registry:
         """Every reason why these settings, the kernel's and the features', are unfit for production."""
         sections = [feature.settings.current() for feature in self.features if feature.settings]
         return [line for section in (settings, *sections) for line in section.offences(settings)]
+
+    def describe(self, path: str, method: str, operation: dict[str, Any]) -> None:
+        """Let every feature add to an operation of the OpenAPI document."""
+        for feature in self.features:
+            if feature.openapi:
+                feature.openapi(path, method, operation)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:

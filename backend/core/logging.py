@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -20,10 +21,15 @@ MASK = "•••"
 TRACEBACKS = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
+@lru_cache(maxsize=1000)
+def _names_a_secret(key: str) -> bool:
+    return any(word in key.lower() for word in SECRET_WORDS)
+
+
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace the value of every key that names a secret."""
     for key in event:
-        if any(word in key.lower() for word in SECRET_WORDS):
+        if _names_a_secret(key):
             event[key] = MASK
     return event
 
@@ -39,6 +45,11 @@ def _to_json(event: Any, **_options: Any) -> str:
         return orjson.dumps(event, default=str).decode()
     except TypeError:  # integers beyond 64 bits, text that is no Unicode
         return json.dumps(event, default=str)
+
+
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    """uvicorn reports an error after each WebSocket that we refuse with an answer, although the answer was sent."""
+    return record.getMessage() != "ASGI callable returned without completing handshake."
 
 
 def configure(settings: Settings) -> None:
@@ -74,4 +85,5 @@ def configure(settings: Settings) -> None:
     for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
+    logging.getLogger("uvicorn.error").addFilter(_is_no_false_alarm)
     logging.getLogger("uvicorn.access").disabled = True  # the access_log feature writes that line, with more in it

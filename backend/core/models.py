@@ -1,10 +1,11 @@
 """What every editable table has: a key, times, and a version that makes concurrent edits visible."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import Integer
+from sqlalchemy import Integer, String
 from sqlalchemy.orm import declared_attr
+from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
 
@@ -17,10 +18,17 @@ def utc_now() -> datetime:
 TABLE_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 
+class SecretText(TypeDecorator[str]):
+    """A text that is kept from logs, exports and the audit log: password hashes, hashes of tokens, keys."""
+
+    impl = String
+    cache_ok = True
+
+
 class Record(SQLModel):
     """Base of editable tables. `version` starts at 1 and grows with every UPDATE; a clash is StaleDataError."""
 
-    __table_args__ = TABLE_OPTIONS
+    __table_args__: ClassVar[Any] = TABLE_OPTIONS
 
     id: int | None = Field(default=None, primary_key=True)
     created_at: datetime = Field(default_factory=utc_now, nullable=False)
@@ -30,3 +38,10 @@ class Record(SQLModel):
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
         return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined]
+
+
+def key_of(record: Any) -> int:
+    """The key of a record that is stored. RuntimeError for one that is not: it has none yet."""
+    if record.id is None:
+        raise RuntimeError(f"this {type(record).__name__} is not stored yet")
+    return int(record.id)

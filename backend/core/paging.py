@@ -2,10 +2,16 @@
 
 import base64
 import binascii
-from typing import Annotated, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
-from fastapi import Query
+from fastapi import Query, Response
 from pydantic import BaseModel, Field
+from sqlalchemy import Executable, Select, func, literal_column, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import ClauseElement
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.db import MAX_ID
 from backend.core.errors import BadRequest
@@ -13,6 +19,7 @@ from backend.core.errors import BadRequest
 T = TypeVar("T")
 
 MAX_PAGE_SIZE = 100
+EXACT_UP_TO = 10_000  # records; counting all of a large table takes longer than any page of it
 
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Most records to return")]
 Cursor = Annotated[
@@ -34,8 +41,57 @@ class PageQuery(BaseModel):
 PageNumber = Annotated[PageQuery, Query()]
 
 
+class Total(NamedTuple):
+    """How many records there are: exactly, or as the database's planner estimates them."""
+
+    number: int
+    exact: bool
+
+    def tell(self, response: Response) -> None:
+        """`X-Total-Count`, and for an estimate `X-Total-Estimated: true`."""
+        response.headers["X-Total-Count"] = str(self.number)
+        if not self.exact:
+            response.headers["X-Total-Estimated"] = "true"
+
+
+class Explain(Executable, ClauseElement):
+    """What PostgreSQL's planner makes of a statement, as JSON."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self.statement = statement
+
+
+@compiles(Explain)
+def _explain(element: Explain, compiler: SQLCompiler, **options: Any) -> str:
+    return f"EXPLAIN (FORMAT JSON) {compiler.process(element.statement, **options)}"
+
+
+async def counted(session: AsyncSession, statement: Any) -> Total:
+    """How many rows a SELECT finds; beyond `EXACT_UP_TO` an estimate, where there is none just that bound."""
+    bare = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None)
+    bounded: Any = select(func.count()).select_from(bare.limit(EXACT_UP_TO + 1).subquery())
+    count = (await session.exec(bounded)).scalar_one()
+    if count <= EXACT_UP_TO:
+        return Total(count, exact=True)
+    if session.get_bind().dialect.name == "postgresql":
+        explain: Any = Explain(bare)
+        [plan] = (await session.exec(explain)).scalar_one()
+        count = max(count, plan["Plan"]["Plan Rows"])
+    return Total(count, exact=False)
+
+
+async def paged(session: AsyncSession, statement: Any, query: "PageQuery") -> tuple[Sequence[Any], Total]:
+    """One page of what a SELECT finds, and how many there are. A page that is not full is the last: none is counted."""
+    rows = (await session.exec(statement.offset(query.offset).limit(query.page_size))).all()
+    if len(rows) < query.page_size and (rows or query.page == 1):
+        return rows, Total(query.offset + len(rows), exact=True)
+    return rows, await counted(session, statement)
+
+
 class Page(BaseModel, Generic[T]):
-    """One numbered page and how many records there are in all."""
+    """One numbered page and how many records there are in all, estimated when there are very many."""
 
     items: list[T]
     page: int
@@ -44,9 +100,9 @@ class Page(BaseModel, Generic[T]):
     pages: int
 
     @classmethod
-    def of(cls, items: list[T], query: PageQuery, total: int) -> "Page[T]":
-        pages = -(-total // query.page_size)
-        return cls(items=items, page=query.page, page_size=query.page_size, total=total, pages=pages)
+    def of(cls, items: list[T], query: PageQuery, total: Total) -> "Page[T]":
+        pages = -(-total.number // query.page_size)
+        return cls(items=items, page=query.page, page_size=query.page_size, total=total.number, pages=pages)
 
 
 class Slice(BaseModel, Generic[T]):

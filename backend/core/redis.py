@@ -1,14 +1,20 @@
 """Redis, when `REDIS__URL` is set: one client per app that fails fast instead of holding requests up.
 
 redis-py's own defaults retry ten times over seconds; here a dead server costs one refused connection and a frozen one
-costs `REDIS__TIMEOUT`, because what Redis serves (cache, limits) always has an answer without it.
+costs `REDIS__TIMEOUT`, because what Redis serves (cache, limits) always has an answer without it. After a few failures
+nobody asks it any more (`guarded`), until a try in the background finds it well again.
 """
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
+from backend.core.breakers import Breakers, CircuitOpen
 from backend.core.config import BadSetting, RedisSettings
 
 
@@ -33,3 +39,18 @@ def connect(settings: RedisSettings) -> Redis | None:
 async def probe(app: FastAPI) -> None:
     """Raises when Redis does not answer PING within its timeout."""
     await app.state.redis.ping()
+
+
+class RedisAway(Exception):
+    """Redis did not answer, or was not even asked because it has not answered lately: go on without it."""
+
+
+@asynccontextmanager
+async def guarded(client: Redis, breakers: Breakers) -> AsyncIterator[Redis]:
+    """`async with guarded(app.state.redis, app.state.breakers) as redis:`; RedisAway when it cannot be had now."""
+    breaker = await breakers.get("redis", threshold=3, seconds=1, trial=client.ping)
+    try:
+        async with breaker:
+            yield client
+    except (RedisError, OSError, CircuitOpen) as exc:
+        raise RedisAway from exc

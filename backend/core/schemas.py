@@ -81,4 +81,9 @@ class Output(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+def columns_of(model: type, schema: type[BaseModel]) -> list[Any]:
+    """The columns that a schema shows: rows of these cost less than the whole records, which are for changing."""
+    return [getattr(model, name) for name in schema.model_fields]
+
+
 Id = Annotated[int, Path(ge=1, le=MAX_ID, description="Integer key")]

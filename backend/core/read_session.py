@@ -1,0 +1,115 @@
+"""`ReadSession`: what routes that only read take. Where there are replicas, one of them answers.
+
+Until the caller is known everything goes to the primary; so does what people read for a while after they wrote, and a
+statement that its replica did not answer. Without replicas it is the request's `Session`, at no further cost.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends
+from sqlalchemy import Result, event
+from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.orm import Session as OrmSession
+from sqlmodel import Session as SyncSession
+from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import HTTPConnection
+
+from backend.core.auth import current_principal
+from backend.core.db import Database
+from backend.core.errors import Unavailable, of_database
+from backend.core.replicas import Replica, Replicas
+from backend.core.replication import NEVER
+from backend.core.writers import Writers
+
+READS_ONLY = "a ReadSession only reads: take Session to write"
+
+
+async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    """A session for one request that only reads."""
+    database: Database = connection.app.state.database
+    session = database.session(reading=True)
+    session.info["reads"] = True
+    try:
+        yield session
+        if session.new or session.dirty or session.deleted:
+            raise RuntimeError(READS_ONLY)
+    finally:
+        if session.in_transaction():  # else it has never asked for a connection
+            async with session:
+                pass  # closed, whatever happens to this task meanwhile
+
+
+# Writing through it is an error.
+ReadSession = Annotated[AsyncSession, Depends(read_session, scope="function")]
+
+
+class ReplicatedSession(SyncSession):
+    """What sessions are where there are replicas."""
+
+
+def read_from(database: Database, replicas: Replicas) -> None:
+    """Have the sessions of this database read from its replicas, if it has any."""
+    if replicas.all:
+        database.open_as(ReplicatedSession)
+        database.info["replicas"] = replicas
+
+
+def _replica(info: dict[Any, Any]) -> Replica | None:
+    """What this session reads from; None: the primary. Decided once, when the caller is known."""
+    if not info.get("reads"):
+        return None
+    if "replica" not in info:
+        if (caller := current_principal()) is None:
+            return None
+        replicas: Replicas = info["replicas"]
+        replica = replicas.next()
+        info["replica"] = replica if replica and not replicas.writers.lately(caller.id) else None
+    chosen: Replica | None = info["replica"]
+    return chosen
+
+
+@event.listens_for(ReplicatedSession, "do_orm_execute")
+def _execute(state: ORMExecuteState) -> Result[Any] | None:
+    """Run a statement on the session's replica; None: on the primary, as ever."""
+    session = state.session
+    if state.is_insert or state.is_update or state.is_delete:
+        _refuse(session)
+        _note_writer(session)
+        return None
+    if (replica := _replica(session.info)) is None:
+        return None
+    try:
+        return state.invoke_statement(bind_arguments={"bind": replica.engine.sync_engine})
+    except Exception as exc:
+        if not isinstance(exc, OSError) and not isinstance(of_database(exc), Unavailable):
+            raise
+    replica.as_of, session.info["replica"] = NEVER, None  # until the next look
+    session.close()  # the broken transaction goes; what was loaded stays as it is
+    return None
+
+
+@event.listens_for(OrmSession, "before_flush")
+def _refuse(session: OrmSession, *_unused: object) -> None:
+    if session.info.get("reads"):
+        raise RuntimeError(READS_ONLY)
+
+
+@dataclass(frozen=True)
+class _Wrote:
+    """Done after the commit: once, however often was written."""
+
+    writers: Writers
+    user_id: int
+
+    def __call__(self) -> None:
+        self.writers.note(self.user_id)
+
+
+@event.listens_for(ReplicatedSession, "after_flush")
+def _note_writer(session: OrmSession, *_unused: object) -> None:
+    waiting: list[object] = session.info.setdefault("after_commit", [])
+    caller = current_principal()
+    if caller and (wrote := _Wrote(session.info["replicas"].writers, caller.id)) not in waiting:
+        waiting.append(wrote)
