@@ -1,4 +1,7 @@
-"""One structured line per request: method, path, status, milliseconds. Probes of a healthy app are not worth a line."""
+"""One structured line per request, at its end: method, path, status, milliseconds; a WebSocket is one, too.
+
+Probes of a healthy app are not worth a line.
+"""
 
 import time
 
@@ -10,7 +13,7 @@ from backend.core.feature import Feature
 
 log = structlog.get_logger(__name__)
 
-QUIET = frozenset({"/live", "/ready", "/health"})
+QUIET = frozenset({"/live", "/ready", "/health", "/metrics"})
 
 
 class AccessLog:
@@ -18,7 +21,7 @@ class AccessLog:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
@@ -26,8 +29,10 @@ class AccessLog:
 
         async def note_status(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
+            elif message["type"] == "websocket.accept":
+                status = 101
             await send(message)
 
         try:
@@ -36,7 +41,7 @@ class AccessLog:
             if status >= 400 or scope["path"].removeprefix(scope.get("root_path", "")) not in QUIET:
                 log.info(
                     "request",
-                    method=scope["method"],
+                    method=scope.get("method", "WS"),
                     path=scope["path"],
                     status=status,
                     ms=round((time.perf_counter() - started) * 1000, 2),

@@ -9,8 +9,13 @@ from backend.core.config import CommaList, EnvSettings, Settings
 from backend.core.feature import Feature
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
-REQUEST_HEADERS = ("Authorization", "Content-Type", "If-Match", "X-Request-ID")
-RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Request-ID", "X-Total-Count")
+REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Request-ID")
+RATE_LIMIT = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+RESPONSE_HEADERS = (
+    *("ETag", "Idempotent-Replayed", "Link", "Location"),
+    *RATE_LIMIT,
+    *("Retry-After", "X-Request-ID", "X-Total-Count"),
+)
 
 
 class CorsSettings(EnvSettings):
@@ -27,8 +32,10 @@ class CorsSettings(EnvSettings):
         return ["CORS__ALLOWED_ORIGINS is * with credentials: any site could act as the visitor"] if anyone else []
 
 
-def middleware(settings: Settings) -> Middleware:
+def middleware(settings: Settings) -> Middleware | None:
     cors = CorsSettings.current()
+    if not cors.allowed_origins:
+        return None
     return Middleware(
         CORSMiddleware,
         allow_origins=cors.allowed_origins,

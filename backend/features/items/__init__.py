@@ -1,17 +1,24 @@
 """The store's items: the sample domain, and the example to copy for a feature of your own."""
 
+from backend.core.cache import warms
 from backend.core.feature import Feature
 from backend.features.items.admin import ItemView
 from backend.features.items.permissions import PERMISSIONS
-from backend.features.items.routes import router
+from backend.features.items.routes import list_items, router
+from backend.features.items.routes_v2 import router as v2
 from backend.features.items.seed import seed
+from backend.features.items.service import forget_owner
+from backend.features.users.events import AccountDeleted
 
 feature = Feature(
     name="items",
     summary="The store's items",
     needs=("users",),
     v1=router,
+    v2=v2,
+    on={AccountDeleted: forget_owner},
     permissions=PERMISSIONS,
     admin=(ItemView,),
     seed=seed,
+    warm=(warms(list_items, "/api/v1/store/items"),),
 )

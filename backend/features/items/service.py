@@ -4,14 +4,23 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_
-from sqlmodel import col, select
+from sqlalchemy import ColumnElement, bindparam, or_, select, update
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.auth import Principal
+from backend.core.cache import invalidate
 from backend.core.errors import Forbidden, NotFound
-from backend.core.paging import PageQuery
+from backend.core.models import key_of, utc_now
+from backend.core.paging import PageQuery, Total, paged
+from backend.core.schemas import columns_of
 from backend.features.items.models import Item
+from backend.features.items.schemas import ItemIn, ItemOut
+from backend.features.users.events import AccountDeleted
+
+NO_SUCH_ITEM = "There is no such item"
+SHOWN: Any = select(*columns_of(Item, ItemOut))
+ONE: Any = SHOWN.where(col(Item.id) == bindparam("item_id"))  # made once: making it costs a tenth of the request
 
 
 def _matching(q: str) -> list[ColumnElement[bool]]:
@@ -19,28 +28,33 @@ def _matching(q: str) -> list[ColumnElement[bool]]:
     return [or_(*(column.icontains(q, autoescape=True) for column in columns))] if q else []
 
 
-async def list_items(session: AsyncSession, *, q: str = "", before: int | None = None, limit: int) -> Sequence[Item]:
+async def list_items(session: AsyncSession, *, q: str = "", before: int | None = None, limit: int) -> Sequence[Any]:
     """Up to `limit` items, newest first, from the one before id `before` on (keyset: any page costs the same)."""
     conditions = _matching(q)
     if before is not None:
         conditions.append(col(Item.id) < before)
-    statement = select(Item).where(*conditions).order_by(col(Item.id).desc()).limit(limit)
-    return (await session.exec(statement)).all()
+    statement = SHOWN.where(*conditions).order_by(col(Item.id).desc()).limit(limit)
+    rows: Sequence[Any] = (await session.exec(statement)).all()
+    return rows
 
 
-async def page_items(session: AsyncSession, query: PageQuery, *, q: str = "") -> tuple[Sequence[Item], int]:
+async def page_items(session: AsyncSession, query: PageQuery, *, q: str = "") -> tuple[Sequence[Any], Total]:
     """One numbered page, newest first, and the number of items that match."""
-    conditions = _matching(q)
-    total = (await session.exec(select(func.count()).select_from(Item).where(*conditions))).one()
-    statement = select(Item).where(*conditions).order_by(col(Item.id).desc())
-    rows = (await session.exec(statement.offset(query.offset).limit(query.page_size))).all()
-    return rows, total
+    return await paged(session, SHOWN.where(*_matching(q)).order_by(col(Item.id).desc()), query)
+
+
+async def show_item(session: AsyncSession, item_id: int) -> Any:
+    """What `ItemOut` says of an item, for those who only read it."""
+    shown = (await session.exec(ONE, params={"item_id": item_id})).first()
+    if shown is None:
+        raise NotFound(NO_SUCH_ITEM)
+    return shown
 
 
 async def get_item(session: AsyncSession, item_id: int) -> Item:
     item = await session.get(Item, item_id)
     if item is None:
-        raise NotFound("There is no such item")
+        raise NotFound(NO_SUCH_ITEM)
     return item
 
 
@@ -58,7 +72,17 @@ async def create_item(
     item = Item(owner_id=owner_id, name=name, price=price, description=description, stock=stock)
     session.add(item)
     await session.flush()
+    invalidate(session, "items")
     return item
+
+
+async def create_items(session: AsyncSession, *, owner_id: int, many: Sequence[ItemIn]) -> list[int]:
+    """Store many items in one flush, which takes few statements however many they are; their keys, in order."""
+    made = [Item(owner_id=owner_id, **item.model_dump()) for item in many]
+    session.add_all(made)
+    await session.flush()
+    invalidate(session, "items")
+    return [key_of(item) for item in made]
 
 
 async def update_item(session: AsyncSession, item: Item, **fields: Any) -> Item:
@@ -66,9 +90,18 @@ async def update_item(session: AsyncSession, item: Item, **fields: Any) -> Item:
         setattr(item, name, value)
     session.add(item)
     await session.flush()
+    invalidate(session, "items", f"item:{item.id}")
     return item
 
 
 async def delete_item(session: AsyncSession, item: Item) -> None:
     await session.delete(item)
     await session.flush()
+    invalidate(session, "items", f"item:{item.id}")
+
+
+async def forget_owner(session: AsyncSession, deleted: AccountDeleted) -> None:
+    """The database would do it too, but without a new version: the `ETag` of another content would be the same."""
+    gone: dict[str, Any] = {"owner_id": None, "version": Item.version + 1, "updated_at": utc_now()}
+    await session.exec(update(Item).where(col(Item.owner_id) == deleted.user_id).values(**gone))
+    invalidate(session, "items", "item")

@@ -2,11 +2,11 @@
 
 import time
 
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.core.feature import Feature
+from backend.core.headers import add
 
 
 class ProcessTime:
@@ -22,7 +22,7 @@ class ProcessTime:
         async def add_header(message: Message) -> None:
             if message["type"] == "http.response.start":
                 elapsed = (time.perf_counter() - started) * 1000
-                MutableHeaders(scope=message).append("Server-Timing", f"app;dur={elapsed:.2f}")
+                add(message, (b"server-timing", b"app;dur=%.2f" % elapsed))
             await send(message)
 
         await self.app(scope, receive, add_header)

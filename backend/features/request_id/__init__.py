@@ -4,17 +4,20 @@ It goes into the response header, every error body and every log line of that re
 """
 
 import re
-import uuid
+import secrets
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.core.context import request_id
 from backend.core.feature import Feature
+from backend.core.headers import header, put
 
-HEADER = "X-Request-ID"
+HEADER = b"x-request-id"
 SANE = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+# How an answer begins, a WebSocket's and the refusal of one included.
+STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
 class RequestId:
@@ -25,13 +28,13 @@ class RequestId:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
-        current = given if SANE.fullmatch(given) else uuid.uuid4().hex
+        given = header(scope, HEADER)
+        current = given if SANE.fullmatch(given) else secrets.token_hex(16)
         token = request_id.set(current)
 
         async def add_header(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = current
+            if message["type"] in STARTS:
+                put(message, HEADER, current.encode())
             await send(message)
 
         try:

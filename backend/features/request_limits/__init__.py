@@ -2,7 +2,6 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.core.config import EnvSettings, Settings
 from backend.core.errors import error_response
 from backend.core.feature import Feature
+from backend.core.headers import header
 
 
 class RequestLimitsSettings(EnvSettings):
@@ -27,19 +27,19 @@ class RequestLimits:
         self.app = app
         self.body_bytes = body_bytes
         self.header_bytes = header_bytes
+        self.too_large = f"A request body may have {body_bytes} bytes"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > self.header_bytes:
+        if sum([len(name) + len(value) for name, value in scope["headers"]]) > self.header_bytes:
             message = f"Request headers may have {self.header_bytes} bytes in all"
             await error_response(scope, 431, "headers_too_large", message)(scope, receive, send)
             return
-        message = f"A request body may have {self.body_bytes} bytes"
-        announced = Headers(scope=scope).get("content-length", "")
+        announced = header(scope, b"content-length")
         if announced.isdecimal() and (len(announced) > MAX_DIGITS or int(announced) > self.body_bytes):
-            await error_response(scope, 413, "content_too_large", message)(scope, receive, send)
+            await error_response(scope, 413, "content_too_large", self.too_large)(scope, receive, send)
             return
         received = 0
 
@@ -49,7 +49,7 @@ class RequestLimits:
             event = await receive()
             received += len(event.get("body", b""))
             if received > self.body_bytes:
-                raise HTTPException(413, message)
+                raise HTTPException(413, self.too_large)
             return event
 
         await self.app(scope, count, send)

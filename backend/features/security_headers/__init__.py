@@ -5,12 +5,12 @@ HSTS is sent outside development only: it would lock a developer's browser out o
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.core.config import EnvSettings, Settings
 from backend.core.feature import Feature
+from backend.core.headers import add_missing
 
 CSP = "; ".join(
     (
@@ -42,7 +42,7 @@ class SecurityHeadersSettings(EnvSettings):
 class SecurityHeaders:
     def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
         self.app = app
-        self.headers = headers
+        self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,9 +51,7 @@ class SecurityHeaders:
 
         async def add_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                present = MutableHeaders(scope=message)
-                for name, value in self.headers.items():
-                    present.setdefault(name, value)
+                add_missing(message, self.headers)
             await send(message)
 
         await self.app(scope, receive, add_headers)

@@ -2,13 +2,13 @@
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.core.config import CommaList, EnvSettings, Settings
 from backend.core.errors import error_response
 from backend.core.feature import Feature
+from backend.core.headers import header
 
 
 class TrustedHostsSettings(EnvSettings):
@@ -17,6 +17,11 @@ class TrustedHostsSettings(EnvSettings):
     allowed: CommaList = Field(
         ("localhost", "127.0.0.1", "[::1]"),
         description="Host names that we answer to, separated by commas; *.example.com for subdomains",
+    )
+
+    exempt_paths: CommaList = Field(
+        ("/live", "/ready", "/metrics"),
+        description="Paths answered whatever the Host header: orchestrators and Prometheus call processes by address",
     )
 
     def offences(self, settings: Settings) -> list[str]:
@@ -31,8 +36,9 @@ def host_name(header: str) -> str:
 
 
 class TrustedHosts:
-    def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, allowed: tuple[str, ...], exempt: tuple[str, ...]) -> None:
         self.app = app
+        self.exempt = frozenset(exempt)
         self.any = "*" in allowed
         self.names = frozenset(name.lower() for name in allowed if not name.startswith("*."))
         self.suffixes = tuple(name[1:].lower() for name in allowed if name.startswith("*."))
@@ -41,17 +47,23 @@ class TrustedHosts:
         if scope["type"] not in ("http", "websocket") or self.any:
             await self.app(scope, receive, send)
             return
-        host = host_name(Headers(scope=scope).get("host", ""))
-        if host in self.names or (self.suffixes and host.endswith(self.suffixes)):
+        host = host_name(header(scope, b"host"))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if host in self.names or (self.suffixes and host.endswith(self.suffixes)) or path in self.exempt:
             await self.app(scope, receive, send)
             return
         response = error_response(scope, 400, "untrusted_host", "This host name is not served here")
         await response(scope, receive, send)
 
 
+def _middleware(_settings: Settings) -> Middleware:
+    current = TrustedHostsSettings.current()
+    return Middleware(TrustedHosts, allowed=current.allowed, exempt=current.exempt_paths)
+
+
 feature = Feature(
     name="trusted_hosts",
     summary="400 for Host headers that are not ours",
     settings=TrustedHostsSettings,
-    middleware=lambda settings: Middleware(TrustedHosts, allowed=TrustedHostsSettings.current().allowed),
+    middleware=_middleware,
 )

@@ -7,8 +7,8 @@ from wtforms import EmailField, Field, PasswordField, SelectField
 
 from backend.core.auth import Principal
 from backend.core.console import ConsoleView
-from backend.features.users import service
-from backend.features.users.models import User
+from backend.features.users import service, sessions
+from backend.features.users.models import User, UserSession
 from backend.features.users.schemas import Role, UserForm
 from backend.features.users.settings import UsersSettings
 
@@ -20,14 +20,15 @@ class UserView(ConsoleView, model=User):
     form_schema = UserForm
     icon = "fa-solid fa-users"
     column_list: ClassVar[list[Any]] = [User.id, User.email, User.full_name, User.role, User.is_active, User.created_at]
-    column_details_list: ClassVar[list[Any]] = [*column_list, User.updated_at, User.version]
+    column_details_list: ClassVar[list[Any]] = [*column_list, User.email_verified_at, User.updated_at, User.version]
     column_searchable_list: ClassVar[list[Any]] = [User.email, User.full_name]
     column_sortable_list: ClassVar[list[Any]] = [User.id, User.email, User.role, User.created_at]
     column_labels: ClassVar[dict[Any, str]] = {
         "id": "ID",
         "email": "E-mail",
         "full_name": "Name",
-        "role": "Role",
+        "role": "Rank",
+        "email_verified_at": "E-mail verified",
         "is_active": "Active",
         "created_at": "Created",
         "updated_at": "Updated",
@@ -46,19 +47,59 @@ class UserView(ConsoleView, model=User):
         minimum = UsersSettings.current().password_min_length
         hint = (
             f"At least {minimum} characters; a new account needs one. Empty keeps the present password, "
-            "a new one signs the person out of the console."
+            "a new one signs the person out everywhere."
         )
         attributes = {"class": "form-control", "autocomplete": "new-password"}
         return {"password": PasswordField("Password", description=hint, render_kw=attributes)}
 
     async def create(self, session: AsyncSession, form: UserForm, caller: Principal) -> User:
+        await service.may_manage(session, caller, None, role=form.role)
         return await service.create_user(
             session, password=form.password.get_secret_value(), **form.model_dump(exclude={"password"})
         )
 
     async def change(self, session: AsyncSession, record: User, form: UserForm, caller: Principal) -> User:
         password = form.password.get_secret_value() or None
+        await service.may_manage(session, caller, record, role=form.role)
+        service.refuse_shortcuts(caller, record, password=password is not None)
         return await service.update_user(session, record, password=password, **form.model_dump(exclude={"password"}))
 
     async def remove(self, session: AsyncSession, record: User, caller: Principal) -> None:
+        await service.may_manage(session, caller, record)
         await service.delete_user(session, record)
+
+
+class SessionView(ConsoleView, model=UserSession):
+    """Who is signed in, where. Deleting one signs that device out."""
+
+    read, write = "users:read", "users:write"
+    name, name_plural = "Session", "Sessions"
+    icon = "fa-solid fa-right-to-bracket"
+    column_list: ClassVar[list[Any]] = [
+        UserSession.id,
+        UserSession.user_id,
+        UserSession.kind,
+        UserSession.method,
+        UserSession.address,
+        UserSession.user_agent,
+        UserSession.last_seen_at,
+        UserSession.expires_at,
+    ]
+    column_details_list: ClassVar[list[Any]] = [*column_list, UserSession.created_at]
+    column_searchable_list: ClassVar[list[Any]] = [UserSession.address, UserSession.user_agent]
+    column_sortable_list: ClassVar[list[Any]] = [UserSession.id, UserSession.user_id, UserSession.last_seen_at]
+    column_labels: ClassVar[dict[Any, str]] = {
+        "id": "ID",
+        "user_id": "Account",
+        "kind": "Kind",
+        "method": "Signed in by",
+        "address": "Address",
+        "user_agent": "Device",
+        "last_seen_at": "Last seen",
+        "expires_at": "Ends",
+        "created_at": "Began",
+    }
+
+    async def remove(self, session: AsyncSession, record: UserSession, caller: Principal) -> None:
+        await service.may_manage(session, caller, await service.get_user(session, record.user_id))
+        await sessions.end(session, record.user_id, reason="ended in the console", only=record.id)

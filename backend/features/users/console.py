@@ -1,71 +1,82 @@
 """Console sessions: server-side, so that sign-out, deactivation and expiry work at once, whatever the cookie says."""
 
-import hashlib
 import secrets
 from datetime import timedelta
 
-from sqlmodel import col, delete, select
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import Request
 
-from backend.core.auth import Principal, Rank
-from backend.core.errors import Unauthorized
-from backend.core.models import utc_now
-from backend.features.users import service
-from backend.features.users.models import ConsoleSession, User
+from backend.core.auth import Principal
+from backend.core.errors import Forbidden, SecondFactorRequired, Unauthorized
+from backend.core.models import key_of, utc_now
+from backend.features.users import sessions
+from backend.features.users.authority import note_seen, principal_of
+from backend.features.users.models import User, UserSession
+from backend.features.users.permissions import CONSOLE
 from backend.features.users.settings import UsersSettings
-from backend.features.users.tokens import principal_of
-
-
-def _hash(token: str) -> str:
-    """SHA-256 is enough for 256 random bits; slow hashes are for passwords, which people choose."""
-    return hashlib.sha256(token.encode()).hexdigest()
+from backend.features.users.sign_in import check_password, completed, proven
+from backend.features.users.tokens import sha256
 
 
 class ConsoleSessions:
-    """How staff and administrators sign in to the console (the kernel's `ConsoleSignIn`)."""
+    """How those who may enter the console sign in to it (the kernel's `ConsoleSignIn`)."""
 
     @property
     def lifetime(self) -> timedelta:
         return timedelta(hours=UsersSettings.current().console_session_hours)
 
-    async def start(self, request: Request, session: AsyncSession, name: str, password: str) -> str | None:
-        try:
-            user = await service.check_password(request.app.state.database, email=name, password=password)
-        except Unauthorized:
-            return None
-        if user.id is None or user.role == Rank.USER.name.lower():
-            return None
+    async def _begin(self, session: AsyncSession, user: User, method: str) -> str:
+        person = await principal_of(session, user, via="console", credential=None)
+        if not person.may(CONSOLE):
+            raise Forbidden
+        begun = await sessions.begin(session, user, kind="console", method=method, lifetime=self.lifetime)
         token = secrets.token_urlsafe(32)
-        now = utc_now()
-        await session.exec(delete(ConsoleSession).where(col(ConsoleSession.expires_at) < now))
-        session.add(
-            ConsoleSession(
-                user_id=user.id,
-                token_hash=_hash(token),
-                created_at=now,
-                expires_at=now + self.lifetime,
-                address=request.client.host[:64] if request.client else "",
-                user_agent=request.headers.get("user-agent", "")[:200],
-            )
-        )
+        begun.token_hash = sha256(token)
         return token
 
+    async def start(self, request: Request, name: str, password: str) -> str | None:
+        database = request.app.state.database
+        try:
+            user = await check_password(database, email=name, password=password)
+            async with proven(database, user, method="password") as session:
+                return await self._begin(session, user, "password")
+        except SecondFactorRequired:
+            raise
+        except (Unauthorized, Forbidden):
+            return None
+
+    async def finish(self, request: Request, pending: str, code: str) -> str | None:
+        try:
+            async with completed(request.app.state.database, pending=pending, code=code) as (session, user, method):
+                return await self._begin(session, user, method)
+        except Forbidden:
+            return None
+
     async def resume(self, request: Request, session: AsyncSession, token: str) -> Principal | None:
+        now = utc_now()
+        idle = timedelta(minutes=UsersSettings.current().console_idle_minutes)
         statement = (
-            select(User.id, User.email, User.role)
-            .join(ConsoleSession, col(ConsoleSession.user_id) == User.id)
+            select(User, UserSession)
+            .join(UserSession, col(UserSession.user_id) == User.id)
             .where(
-                ConsoleSession.token_hash == _hash(token),
-                col(ConsoleSession.expires_at) > utc_now(),
+                UserSession.token_hash == sha256(token),
+                col(UserSession.expires_at) > now,
+                col(UserSession.last_seen_at) > now - idle,
                 col(User.is_active),
-                User.role != Rank.USER.name.lower(),
             )
         )
         row = (await session.exec(statement)).first()
-        if row is None or row[0] is None:
+        if row is None:
             return None
-        return principal_of(row[0], row[1], row[2], request.app.state.registry.permissions)
+        user, mine = row
+        person = await principal_of(session, user, via="console", credential=mine.id, since=mine.created_at)
+        if not person.may(CONSOLE):
+            return None
+        await note_seen(request.app.state.database, key_of(mine), mine.last_seen_at)
+        return person
 
     async def end(self, session: AsyncSession, token: str) -> None:
-        await session.exec(delete(ConsoleSession).where(col(ConsoleSession.token_hash) == _hash(token)))
+        statement = select(UserSession.user_id, UserSession.id).where(UserSession.token_hash == sha256(token))
+        if (found := (await session.exec(statement)).first()) is not None:
+            await sessions.end(session, found[0], reason="signed out", only=found[1])

@@ -2,7 +2,10 @@
 
 from backend.core.auth import Permission, Rank
 
+CONSOLE = "console:enter"
+
 PERMISSIONS = (
-    Permission(name="users:read", summary="See all accounts", rank=Rank.STAFF),
-    Permission(name="users:write", summary="Create, change and delete accounts", rank=Rank.ADMIN),
+    Permission(name=CONSOLE, summary="Sign in to the console", rank=Rank.STAFF),
+    Permission(name="users:read", summary="See all accounts and their sessions", rank=Rank.STAFF),
+    Permission(name="users:write", summary="Create, change and delete accounts, end sessions", rank=Rank.ADMIN),
 )

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from sqlmodel import Session, col, select
 
 from backend.features.users.models import User
+from backend.features.users.passwords import UNUSABLE
 
-# No password fits this: demo accounts are there to be looked at, not to be signed in to.
-UNUSABLE = "!"
 GIVEN = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Katherine", "Linus", "Margaret", "Tim")
 FAMILY = ("Archer", "Baker", "Carter", "Dyer", "Fletcher", "Mason", "Potter", "Sawyer", "Turner", "Weaver")
 
@@ -18,6 +17,7 @@ def seed(session: Session, count: int, advance: Callable[[int], object]) -> None
     first = max((int(email.removeprefix("demo").split("@")[0]) for email in taken), default=0) + 1
     for number in range(first, first + count):
         name = f"{GIVEN[number % len(GIVEN)]} {FAMILY[number // len(GIVEN) % len(FAMILY)]}"
+        # demo accounts are there to be looked at, not to be signed in to
         session.add(User(email=f"demo{number}@example.com", full_name=name, password_hash=UNUSABLE))
         advance(1)
     session.flush()

@@ -1,67 +1,89 @@
-"""Access tokens: JWT (RFC 7519), HS256, short-lived. Who holds one is looked up, so that deactivation works at once."""
+"""Access tokens: JWT (RFC 7519), HS256, short-lived, signed with a ring of keys of which the first signs.
 
+Refresh tokens are opaque. Each one's successor is derived from it with the secret key, so that a client whose answer
+got lost can be told the same again, and nothing but hashes is stored.
+"""
+
+import base64
+import hashlib
+import hmac
 import uuid
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 from jose import JWTError, jwt
-from sqlmodel.ext.asyncio.session import AsyncSession
-from starlette.requests import HTTPConnection
 
-from backend.core.auth import Permission, Principal, Rank, granted
 from backend.core.config import Settings
 from backend.core.db import MAX_ID
 from backend.core.errors import Unauthorized
 from backend.core.models import utc_now
-from backend.features.users.models import User
 
 ALGORITHM = "HS256"
-EXPIRED_OR_FORGED = "This token is expired or not one of ours"
+TYPE = "at+jwt"  # RFC 9068 §2.1: an access token, whatever else may be signed one day
+EXPIRED_OR_FORGED = "This token is expired, was revoked, or is not one of ours"
 
 
-def principal_of(user_id: int, email: str, role: str, permissions: Mapping[str, Permission]) -> Principal:
-    """A person with everything that their role holds."""
-    rank = Rank[role.upper()]
-    return Principal(id=user_id, name=email, rank=rank, permissions=granted(permissions, rank))
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """What an access token says. `expires`: seconds since 1970."""
+
+    user_id: int
+    sid: str
+    scopes: frozenset[str]
+    expires: float
 
 
-def issue(settings: Settings, *, user_id: int, scopes: frozenset[str], lifetime: timedelta) -> str:
-    """A signed token for one person, good for `lifetime` and for nothing beyond `scopes`."""
+def sha256(token: str) -> str:
+    """SHA-256 is enough for 256 random bits; slow hashes are for passwords, which people choose."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def key_id(key: bytes) -> str:
+    """The name of a key in token headers (RFC 7515 §4.1.4); it tells nothing about the key."""
+    return hashlib.sha256(b"key id" + key).hexdigest()[:12]
+
+
+def _ring(settings: Settings) -> tuple[bytes, ...]:
+    return settings.security.keys_for("access tokens")
+
+
+def issue(settings: Settings, *, user_id: int, sid: str, scopes: frozenset[str], lifetime: timedelta) -> str:
+    """A signed token for one person's session, good for `lifetime` and for nothing beyond `scopes`."""
     now = utc_now()
     claims = {
+        "iss": settings.api.title,
+        "aud": settings.api.title,
         "sub": str(user_id),
+        "sid": sid,
         "iat": now,
         "exp": now + lifetime,
         "jti": uuid.uuid4().hex,
         "scope": " ".join(sorted(scopes)),
     }
-    return str(jwt.encode(claims, settings.security.secret_key.get_secret_value(), algorithm=ALGORITHM))
+    key = _ring(settings)[0]
+    return str(jwt.encode(claims, key, algorithm=ALGORITHM, headers={"kid": key_id(key), "typ": TYPE}))
 
 
-def read(settings: Settings, token: str) -> tuple[int, frozenset[str]]:
-    """The user id and scopes of a token. Unauthorized when it is expired, forged, or misses a claim."""
-    key = settings.security.secret_key.get_secret_value()
-    options = {"require_exp": True, "require_sub": True}
+def read(settings: Settings, token: str) -> Claims:
+    """What a token says. Unauthorized when it is expired, forged, signed with no key of ours, or misses a claim."""
+    options = {f"require_{name}": True for name in ("exp", "sub", "iss", "aud")}
     try:
-        claims = jwt.decode(token, key, algorithms=[ALGORITHM], options=options)
+        head = jwt.get_unverified_header(token)
+        key = {key_id(key): key for key in _ring(settings)}[head["kid"]]
+        name = settings.api.title
+        claims = jwt.decode(token, key, algorithms=[ALGORITHM], options=options, audience=name, issuer=name)
         user_id, scopes = int(claims["sub"]), frozenset(claims.get("scope", "").split())
-    except (JWTError, ValueError, OverflowError, AttributeError):  # exp may be Infinity, sub or scope of any type
+        sid, expires = claims["sid"], float(claims["exp"])
+    # exp may be Infinity; kid, sub, sid or scope of any type, or missing
+    except (JWTError, ValueError, OverflowError, AttributeError, KeyError, TypeError):
         raise Unauthorized(EXPIRED_OR_FORGED) from None
-    if not 0 < user_id <= MAX_ID:
+    if head.get("typ") != TYPE or not 0 < user_id <= MAX_ID or not isinstance(sid, str) or not sid.isalnum():
         raise Unauthorized(EXPIRED_OR_FORGED)
-    return user_id, scopes
+    return Claims(user_id=user_id, sid=sid, scopes=scopes, expires=expires)
 
 
-async def recognise_bearer(connection: HTTPConnection, session: AsyncSession) -> Principal | None:
-    """The person behind `Authorization: Bearer …`. One statement; None when the header is of another kind."""
-    kind, _, token = connection.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer":
-        return None
-    user_id, scopes = read(connection.app.state.settings, token.strip())
-    user = await session.get(User, user_id)
-    if user is None or not user.is_active:
-        raise Unauthorized(EXPIRED_OR_FORGED)
-    session.info["caller"] = user  # kept alive, so that a route about oneself finds it without a second statement
-    person = principal_of(user_id, user.email, user.role, connection.app.state.registry.permissions)
-    return replace(person, permissions=person.permissions & scopes)
+def successor(settings: Settings, refresh_token: str) -> str:
+    """The refresh token that follows this one: 256 bits that nobody without the secret key can tell."""
+    key = settings.security.keys_for("refresh tokens")[0]
+    mac = hmac.digest(key, refresh_token.encode("utf-8", "replace"), "sha256")
+    return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()

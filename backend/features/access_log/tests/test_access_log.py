@@ -28,6 +28,19 @@ async def test_a_probe_is_worth_a_line_only_when_it_fails(status: int, lines: in
     assert len(seen) == lines
 
 
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [({"type": "websocket.accept"}, 101), ({"type": "websocket.http.response.start", "status": 401}, 401)],
+)
+async def test_a_websocket_is_one_line_too(answer: Message, status: int) -> None:
+    async def socket(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(answer)
+
+    with capture_logs() as lines:
+        await AccessLog(socket)({"type": "websocket", "path": "/ws", "headers": []}, _nothing, _ignore)
+    assert [(line["method"], line["path"], line["status"]) for line in lines] == [("WS", "/ws", status)]
+
+
 async def test_an_app_that_raises_is_logged_as_500() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise LookupError

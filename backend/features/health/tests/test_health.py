@@ -24,6 +24,16 @@ async def test_staff_see_each_component(as_staff: httpx2.AsyncClient) -> None:
     assert all(one["latency_ms"] > 0 for one in body["components"])
 
 
+async def test_staff_sees_which_circuits_are_open(app: FastAPI, as_staff: httpx2.AsyncClient) -> None:
+    breaker = await app.state.breakers.get("only here", threshold=1)
+    with pytest.raises(LookupError):
+        async with breaker:
+            raise LookupError
+    circuits = (await as_staff.get("/health/detailed")).json()["circuits"]
+    assert circuits == app.state.breakers.states()
+    assert circuits["only here"] == "opened"
+
+
 async def test_without_a_database_the_app_lives_but_is_not_ready(make_app: Callable[..., FastAPI]) -> None:
     async with new_client(make_app(DATABASE_URL=UNREACHABLE)) as client:
         assert (await client.get("/live")).status_code == 200

@@ -13,19 +13,35 @@ HEADER = "X-Request-ID"
 
 
 async def test_every_answer_has_an_id_of_its_own(client: httpx2.AsyncClient) -> None:
-    first, second = [(await client.get("/live")).headers[HEADER] for _ in range(2)]
+    first, second = [(await client.get("/openapi.json")).headers[HEADER] for _ in range(2)]
     assert first != second
 
 
 async def test_a_sane_id_of_the_caller_is_kept(client: httpx2.AsyncClient) -> None:
-    assert (await client.get("/live", headers={HEADER: "order-42.a_B"})).headers[HEADER] == "order-42.a_B"
+    assert (await client.get("/openapi.json", headers={HEADER: "order-42.a_B"})).headers[HEADER] == "order-42.a_B"
 
 
 @pytest.mark.parametrize("given", ["a b", "x" * 65, "<script>", "ä", ""])
 async def test_any_other_is_replaced(client: httpx2.AsyncClient, given: str) -> None:
-    answer = await client.get("/live", headers={HEADER.encode(): given.encode()})
+    answer = await client.get("/openapi.json", headers={HEADER.encode(): given.encode()})
     assert answer.headers[HEADER] != given
     assert len(answer.headers[HEADER]) == 32
+
+
+@pytest.mark.parametrize("answer", ["websocket.accept", "websocket.http.response.start"])
+async def test_the_answer_to_a_websocket_has_one(answer: str) -> None:
+    async def socket(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": answer})
+
+    async def note(message: Message) -> None:
+        sent.append(message)
+
+    async def nothing() -> Message:
+        raise AssertionError
+
+    sent: list[Message] = []
+    await RequestId(socket)({"type": "websocket", "headers": [(b"x-request-id", b"find-me")]}, nothing, note)
+    assert sent[0]["headers"] == [(b"x-request-id", b"find-me")]
 
 
 async def test_the_error_body_carries_it(client: httpx2.AsyncClient) -> None:

@@ -10,6 +10,12 @@ from backend.features.security_headers import HEADERS
 from backend.testing import new_client
 
 SECRET = "x" * 40
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "SECRET_KEY": SECRET,
+    "API__PUBLIC_URL": "https://example.com",
+    "MAIL__BACKEND": "smtp",
+}
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/nowhere", "/api/v1/users/me", "/admin/login"])
@@ -33,10 +39,10 @@ async def test_a_bug_has_them_too(make_app: Callable[..., FastAPI]) -> None:
 
 
 async def test_https_is_insisted_on_outside_development(make_app: Callable[..., FastAPI]) -> None:
-    production = make_app(ENVIRONMENT="production", SECRET_KEY=SECRET)
+    production = make_app(**PRODUCTION)
     async with new_client(production) as client:
         assert (await client.get("/nowhere")).headers["Strict-Transport-Security"].startswith("max-age=31536000")
-    without = make_app(ENVIRONMENT="production", SECRET_KEY=SECRET, SECURITY_HEADERS__HSTS_SECONDS="0")
+    without = make_app(**PRODUCTION, SECURITY_HEADERS__HSTS_SECONDS="0")
     async with new_client(without) as client:
         assert "Strict-Transport-Security" not in (await client.get("/nowhere")).headers
 

@@ -42,3 +42,9 @@ def test_any_host_is_unfit_for_production(environment: Callable[..., None]) -> N
     assert "TRUSTED_HOSTS__ALLOWED" in TrustedHostsSettings().offences(Settings())[0]
     environment(TRUSTED_HOSTS__ALLOWED="example.com")
     assert TrustedHostsSettings().offences(Settings()) == []
+
+
+async def test_exempt_paths_are_answered_whatever_the_host(make_app: Callable[..., FastAPI]) -> None:
+    async with new_client(make_app(TRUSTED_HOSTS__EXEMPT_PATHS="/openapi.json")) as client:
+        assert (await client.get("/openapi.json", headers={"Host": "10.0.0.7:8000"})).status_code == 200
+        assert (await client.get("/elsewhere", headers={"Host": "10.0.0.7:8000"})).status_code == 400

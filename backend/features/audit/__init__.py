@@ -1,0 +1,25 @@
+"""The audit log: who changed what, before and after, in the transaction of the change itself; and every security event.
+
+Nothing in the app changes or deletes an entry; time does (`AUDIT__RETENTION_DAYS`).
+"""
+
+from backend.core.events import SecurityEvent
+from backend.core.feature import Feature
+from backend.features.audit.admin import AuditView
+from backend.features.audit.listener import note_event
+from backend.features.audit.permissions import PERMISSIONS
+from backend.features.audit.retention import lifespan
+from backend.features.audit.routes import router
+from backend.features.audit.settings import AuditSettings
+
+feature = Feature(
+    name="audit",
+    summary="Who changed what: the audit log",
+    needs=("users",),
+    settings=AuditSettings,
+    v1=router,
+    lifespan=lifespan,
+    on={SecurityEvent: note_event},
+    permissions=PERMISSIONS,
+    admin=(AuditView,),
+)
