@@ -1,5 +1,6 @@
 """Alembic's entry: the database of the settings, and the tables of every feature, switched off or not."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -22,6 +23,13 @@ from backend.core.db import sync_engine, sync_url
 from backend.core.models import TABLE_OPTIONS
 from backend.features import FEATURES
 
+POLL = 0.2  # seconds between two looks at whether another process is done migrating
+# Both locks are the session's: they outlast the transactions of a migration, and end with the connection, also when the
+# process is killed. PostgreSQL's belong to one database, MySQL's to the server. SQLite lets in one writer anyway.
+TRY_LOCK = {
+    "postgresql": "SELECT pg_try_advisory_lock(hashtext('migrations'))",
+    "mysql": "SELECT GET_LOCK(CONCAT('migrations-', MD5(DATABASE())), 0)",
+}
 SQLITE = sqlite_dialect.dialect()  # stores what it can as plain text and numbers
 
 feature.load("backend.features", FEATURES)
@@ -109,7 +117,20 @@ def rebuilding_tables_of_sqlite(connection: Connection) -> Iterator[None]:
         driver.execute("PRAGMA foreign_keys=ON")
 
 
+def take_turns(connection: Connection) -> None:
+    """Wait until no other process migrates this database: of two at once, the second finds nothing left to do.
+
+    Asking again and again, because waiting inside of one statement would hold up a CREATE INDEX CONCURRENTLY.
+    """
+    if attempt := TRY_LOCK.get(connection.dialect.name):
+        while not connection.exec_driver_sql(attempt).scalar():
+            connection.rollback()
+            time.sleep(POLL)
+        connection.rollback()  # ends the transaction that asking began, so that Alembic begins its own
+
+
 def run(connection: Connection) -> None:
+    take_turns(connection)
     context.configure(
         connection=connection,
         target_metadata=SQLModel.metadata,
