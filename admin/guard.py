@@ -1,10 +1,6 @@
 """What stands before the console: the cross-site request guard, and the catch-all for errors.
 
 SQLAdmin has no CSRF tokens, and serves actions by GET.
-
-The browser says where a request comes from (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/; `Origin` in older
-ones, and where there is no TLS). What changes something must come from our own pages; a request that says nothing is
-refused.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.core.same_origin import same_origin
+
 ErrorPage = Callable[[Request, Exception], Awaitable[Response]]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -22,13 +20,6 @@ REFUSAL = "This request did not come from the console's own pages. Go back, load
 
 def changes_something(scope: Scope) -> bool:
     return scope["method"] not in SAFE_METHODS or "action" in scope["path"].split("/")
-
-
-def same_origin(headers: Headers) -> bool:
-    if site := headers.get("sec-fetch-site"):
-        return site == "same-origin"
-    scheme, separator, authority = headers.get("origin", "").partition("://")
-    return bool(separator) and scheme in {"http", "https"} and authority == headers.get("host")
 
 
 class Guard:

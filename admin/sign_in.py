@@ -8,11 +8,14 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from backend.core.auth import ConsoleSignIn, Principal
+from backend.core.auth import ConsoleSignIn, Principal, remember
 from backend.core.config import Settings
 from backend.core.db import Database
+from backend.core.limits import declare
 
 COOKIE = "console_session"
+FIELDS = ("username", "password", "pending", "code")
+SIGN_IN = declare("console.sign_in", "120/minute", by="ip", when_away="closed")
 READING = frozenset({Action.LIST, Action.DETAILS, Action.EXPORT})
 
 
@@ -40,18 +43,21 @@ class ConsoleAuthentication(AuthenticationBackend):
         return {"key": COOKIE, "path": path, "httponly": True, "samesite": "strict", "secure": self._secure}
 
     async def login(self, request: Request) -> Response | bool:
+        await SIGN_IN(request)
         form = await text_fields(request)
-        name, password = str(form.get("username", "")), str(form.get("password", ""))
+        name, password, pending, code = (str(form.get(field, "")) for field in FIELDS)
         if "\x00" in name + password:
             return False
-        old = request.cookies.get(COOKIE)
-        async with self._database.session() as session:
-            token = await self._sign_in.start(request, session, name.strip(), password)
-            if token and old:
-                await self._sign_in.end(session, old)
-            await session.commit()
+        if pending:
+            token = await self._sign_in.finish(request, pending, code.strip())
+        else:
+            token = await self._sign_in.start(request, name.strip(), password)
         if token is None:
             return False
+        if old := request.cookies.get(COOKIE):
+            async with self._database.session() as session:
+                await self._sign_in.end(session, old)
+                await session.commit()
         response = RedirectResponse(request.url_for("admin:index"), status_code=303)
         lifetime = int(self._sign_in.lifetime.total_seconds())
         response.set_cookie(value=token, max_age=lifetime, **self._cookie(request))
@@ -74,7 +80,7 @@ class ConsoleAuthentication(AuthenticationBackend):
             principal = await self._sign_in.resume(request, session, token)
         if principal is None:
             return False
-        request.state.principal = principal
+        remember(request, principal)
         return True
 
     async def get_user_id(self, request: Request) -> int:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from jinja2 import ChoiceLoader, FileSystemLoader
 from sqladmin import Admin
 from sqladmin.authentication import login_required
+from sqladmin.templating import Jinja2Templates
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -21,10 +23,11 @@ from admin.sign_in import ConsoleAuthentication, PermissionBackend, text_fields
 from backend.core.config import Settings
 from backend.core.console import ConsoleView, Refused, refusal
 from backend.core.db import Database
-from backend.core.errors import RETRY_AFTER
+from backend.core.errors import RETRY_AFTER, AppError, SecondFactorRequired
 from backend.core.feature import Registry
 
 HERE = Path(__file__).parent
+FEATURES = HERE.parent / "backend" / "features"  # pages of theirs lie beside their code
 PATH = "/admin"
 
 # What SQLAdmin would also serve: files named by columns and CSV uploads, which no view of ours has.
@@ -49,11 +52,34 @@ class Console(Admin):
         self.admin.router.routes = [*routes, Route("/logout", self.logout, methods=["POST"], name="logout")]
         self.admin.exception_handlers = {HTTPException: self._error_page}
 
+    def init_templating_engine(self) -> Jinja2Templates:
+        templates = super().init_templating_engine()
+        own = templates.env.loader
+        templates.env.loader = ChoiceLoader([*([own] if own else []), FileSystemLoader(FEATURES)])
+        return templates
+
     async def _error_page(self, request: Request, exc: Exception) -> Response:
         refused = refusal(exc)
         context = {"status": refused.status, "message": str(refused)}
         page = await self.templates.TemplateResponse(request, "sqladmin/error.html", context, refused.status)
         page.headers.update(getattr(exc, "headers", None) or (RETRY_AFTER if refused.status == 503 else {}))
+        return page
+
+    async def login(self, request: Request) -> Response:
+        """The sign-in form, and its second step where somebody has a second factor."""
+        refused: AppError
+        try:
+            return await super().login(request)
+        except SecondFactorRequired as step:
+            refused, problem, pending = step, None, (step.details or {}).get("pending")
+        except AppError as exc:
+            refused = exc
+            # A wrong code may be corrected; what took too long begins anew.
+            pending = (await text_fields(request)).get("pending") if refused.status == 401 else None
+            problem = refused.text
+        context = {"problem": problem, "pending": pending}
+        page = await self.templates.TemplateResponse(request, "sqladmin/login.html", context, refused.status)
+        page.headers.update(refused.headers)
         return page
 
     def neighbours(self, request: Request) -> dict[str, str]:
@@ -106,8 +132,9 @@ def mount(app: FastAPI) -> None:
     console.admin.state.database = database
     console.admin.state.registry = registry
     logging.getLogger("sqladmin.application").addFilter(_is_news)
-    for feature in registry.features:
-        for view in feature.admin:
+    contributed = [view for feature in registry.features for view in feature.admin]
+    for view in sorted(contributed, key=lambda view: not view.is_model):  # tables first, then pages
+        if issubclass(view, ConsoleView):
             permissions.permissions[view.identity] = (view.read, view.write)
-            # SQLAdmin writes the session maker onto the view class: each app gets a class of its own.
-            console.add_view(types.new_class(view.__name__, (view,)))
+        # SQLAdmin writes the session maker onto the view class: each app gets a class of its own.
+        console.add_view(types.new_class(view.__name__, (view,)))

@@ -31,7 +31,7 @@ PAGES = (
 def views_of(app: FastAPI) -> list[Any]:
     index = next(route for route in console_of(app).routes if isinstance(route, Route) and route.name == "index")
     bound: Any = index.endpoint
-    return list(bound.__self__.views)
+    return [view for view in bound.__self__.views if view.is_model]
 
 
 async def test_only_the_sign_in_page_and_its_files_are_open(client: httpx2.AsyncClient, app: FastAPI) -> None:
