@@ -1,0 +1,77 @@
+"""What is true of the process and of none of its routes: how fast it is there, how large it gets, how it divides."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from itertools import cycle
+
+from backend.core import feature
+from backend.features import FEATURES
+from bench.load import SHORTLY, Ask, load, typical
+from bench.servers import Server, the_app
+from scripts.one_core import ROOT
+
+IMPORT = "import time; began = time.perf_counter(); import backend.main; print(time.perf_counter() - began)"
+LONGEST = 180.0  # seconds for all requests after which the memory is looked at
+CHEAP = ("live", "me")  # where the cost of a feature is not lost in what a database does
+DIVIDED = ("live", "me", "item")
+
+
+def import_seconds() -> float:
+    """Of `backend.main`, in a fresh interpreter: the quickest of three, as all else is other work on the machine."""
+    runs = [subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, capture_output=True, check=True) for _ in range(3)]
+    return min(float(run.stdout) for run in runs)
+
+
+def growth(server: Server, asks: Mapping[str, Ask], first: int, last: int) -> tuple[float, float, int]:
+    """MiB after the first so many requests, of every kind in turn, and after the last; how many those were."""
+    early, answered, until = 0.0, 0.0, time.monotonic() + LONGEST
+    for ask in cycle(asks.values()):
+        answered += load(server, ask, SHORTLY).rate * SHORTLY
+        if not early and answered >= first:
+            early = server.memory()
+        if answered >= last or time.monotonic() > until:
+            break
+    return early, server.memory(), round(answered)
+
+
+def divided(one: Server, asks: Mapping[str, Ask], environment: Mapping[str, str], turns: int) -> float:
+    """The processor time of a request with two workers, as a share of the one that it takes with one; of the worst."""
+    with the_app(environment, SERVER__WORKERS="2") as two:
+        figures = [_cpu(two, one, ask, turns) for name, ask in asks.items() if name in DIVIDED]
+    return max(of_two / of_one for of_two, of_one in figures)
+
+
+def _cpu(this: Server, that: Server, ask: Ask, turns: int) -> tuple[float, float]:
+    """µs of a request to each of the two, asked by turns."""
+    for server in (this, that):  # what is slow only once
+        load(server, ask, 1)
+    pairs = [(load(this, ask, SHORTLY), load(that, ask, SHORTLY)) for _ in range(turns)]
+    mine, others = (typical(runs).cpu for runs in zip(*pairs, strict=True))
+    return mine, others
+
+
+def removable() -> list[str]:
+    """Features that no other needs."""
+    features = feature.load("backend.features", FEATURES).features
+    needed = {name for one in features for name in one.needs}
+    return [name for name in FEATURES if name not in needed]
+
+
+def feature_costs(everything: Server, asks: Mapping[str, Ask], environment: Mapping[str, str], turns: int) -> None:
+    """Print what each feature adds to a request: all on, minus all but this one, measured by turns."""
+    print(f"µs of the core per request {'':10} " + " ".join(f"{name:>8}" for name in CHEAP))
+    for name in removable():
+        off = ",".join(filter(None, (environment.get("FEATURES_OFF"), name)))
+        with the_app(environment, FEATURES_OFF=off) as without:
+            cells = [_difference(everything, without, asks[case], turns) for case in CHEAP]
+        print(f"{name:36} " + " ".join(f"{cell:>8}" for cell in cells), flush=True)
+    print()
+
+
+def _difference(this: Server, that: Server, ask: Ask, turns: int) -> str:
+    if not that.answers(ask.path, ask.headers):
+        return "—"  # it is the feature that answers
+    mine, others = _cpu(this, that, ask, turns)
+    return f"{mine - others:+.0f}"

@@ -1,0 +1,163 @@
+"""What the shipped queries cost on a large table: PostgreSQL's plans and times, and how fast items are stored in bulk.
+
+On the PostgreSQL that comes with the tests, or the server of `--database`, in a database of its own, dropped at
+the end: only what is printed comes of it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+from alembic import command
+from fastapi import FastAPI
+from sqlalchemy import Connection, event, text
+
+from backend.core.paging import encode_cursor
+from backend.features.users.models import User
+from backend.main import create_app
+from backend.testing import (
+    PASSWORD_HASH,
+    new_client,
+    run_alembic,
+    session_of,
+    settings_for,
+    start_postgresql,
+    temporary_database,
+    token_for,
+)
+
+PEOPLE = 1000
+REPEATS = 5
+LONGEST = 60  # seconds for one statement
+BATCH, BATCHES = 1000, 10
+ITEMS = "/api/v1/store/items"
+PATHS = {
+    "one item": f"{ITEMS}/{{middle}}",
+    "list of 100": f"{ITEMS}?limit=100",
+    "list of 100, from the middle on": f"{ITEMS}?limit=100&cursor={{cursor}}",
+    "page 1 of 100": f"{ITEMS}/paged?page_size=100",
+    "page 100": f"{ITEMS}/paged?page=100&page_size=100",
+    "the middle page": f"{ITEMS}/paged?page={{page}}&page_size=100",
+    "search: found often": f"{ITEMS}?limit=20&q=linen",
+    "search: found once": f"{ITEMS}?limit=20&q=item+{{middle}}x",
+    "search: found nowhere": f"{ITEMS}?limit=20&q=nowhere",
+    "search, by page": f"{ITEMS}/paged?page_size=20&q=item+77",
+}
+
+
+PEOPLE_FILL = """
+    INSERT INTO users (email, full_name, password_hash, role, is_active, created_at, updated_at, version)
+    SELECT 'person' || n || '@example.com', '', '!', 'user', true, now(), now(), 1
+    FROM generate_series(1, CAST(:people AS INTEGER)) n"""
+ITEMS_FILL = """
+    INSERT INTO items (name, description, price, stock, owner_id, created_at, updated_at, version)
+    SELECT 'Item ' || n || 'x', 'Oak, with a linen shade', n, n % 500, 1 + n % CAST(:people AS INTEGER), now(), now(), 1
+    FROM generate_series(1, CAST(:rows AS INTEGER)) n"""
+
+
+def fill(connection: Connection, rows: int) -> None:
+    connection.execute(text(PEOPLE_FILL), {"people": PEOPLE})
+    connection.execute(text(ITEMS_FILL), {"people": PEOPLE, "rows": rows})
+
+
+@contextmanager
+def statements_of(app: FastAPI) -> Iterator[list[tuple[str, Any]]]:
+    """What the app asks the database about items."""
+    seen: list[tuple[str, Any]] = []
+    engine = app.state.database.engine.sync_engine
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if "FROM items" in statement and not statement.startswith("EXPLAIN"):
+            seen.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+async def explain(app: FastAPI, statement: str, parameters: Any) -> str:
+    """How PostgreSQL ran it, and for how long, in one line."""
+    async with app.state.database.engine.connect() as connection:
+        cursor = (await connection.get_raw_connection()).driver_connection
+        rows = await cursor.fetch(f"EXPLAIN ANALYZE {statement}", *parameters, timeout=LONGEST)
+    lines = [row[0] for row in rows]
+    nodes = [re.sub(r" on \w+$|\s*->\s*|\s+\(cost.*", "", line) for line in lines if "(cost=" in line]
+    return f"{lines[-1].removeprefix('Execution Time: '):>12}  {' ← '.join(nodes)}"
+
+
+async def report(app: FastAPI, client: httpx2.AsyncClient, name: str, path: str) -> None:
+    with statements_of(app) as seen:
+        times = []
+        for _ in range(REPEATS):
+            seen.clear()
+            began = time.perf_counter()
+            (await client.get(path)).raise_for_status()
+            times.append((time.perf_counter() - began) * 1000)
+    print(f"{name:34} {statistics.median(times):9.1f} ms per request")
+    for statement, parameters in seen:
+        kind = "count" if statement.startswith("SELECT count") else "rows"
+        with contextlib.suppress(TimeoutError):
+            print(f"    {kind:6}{await explain(app, statement, parameters)}", flush=True)
+
+
+async def store_in_bulk(client: httpx2.AsyncClient) -> None:
+    body = {"items": [{"name": f"Bulk {number}", "price": "1.50"} for number in range(BATCH)]}
+    began = time.perf_counter()
+    for _ in range(BATCHES):
+        (await client.post("/api/v2/store/items/bulk", json=body)).raise_for_status()
+    took = time.perf_counter() - began
+    print(f"\nPOST /bulk, {BATCH} at a time, audited: {BATCH * BATCHES / took:,.0f} items/s")
+
+
+async def measure(url: str, rows: int) -> None:
+    app = create_app(settings_for(url, security={"principal_cache_seconds": 300}))
+    async with app.router.lifespan_context(app):
+        database = app.state.database
+        async with database.session() as session:
+            began = time.perf_counter()
+            await (await session.connection()).run_sync(lambda connection: fill(connection, rows))
+            user = User(email="bench@example.com", password_hash=PASSWORD_HASH)
+            session.add(user)
+            await session.flush()
+            session.add(session_of(user))
+            await session.commit()
+            print(f"{rows:,} items filled by SQL in {time.perf_counter() - began:.0f} s\n", flush=True)
+        async with database.engine.connect() as connection:
+            automatic = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await automatic.execute(text("VACUUM ANALYZE items"))
+        middle = rows // 2
+        values = {"middle": middle, "cursor": encode_cursor(middle), "page": max(1, middle // 100)}
+        async with new_client(app, headers={"Authorization": f"Bearer {token_for(app, user)}"}) as client:
+            for name, path in PATHS.items():
+                await report(app, client, name, path.format(**values))
+            await store_in_bulk(client)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="items in the table (default: a million)")
+    parser.add_argument("--database", default="", help="a PostgreSQL server on which databases may be made")
+    chosen = parser.parse_args()
+    os.environ["DATABASE__COMMAND_TIMEOUT"] = "300"  # filling the table is one statement
+    with contextlib.ExitStack() as stack:
+        if chosen.database:
+            os.environ["TEST_POSTGRESQL_URL"] = chosen.database
+        else:
+            start_postgresql(stack.callback)
+        url = stack.enter_context(temporary_database("postgresql"))
+        run_alembic(url, lambda alembic: command.upgrade(alembic, "head"))
+        asyncio.run(measure(url, chosen.rows))
+
+
+if __name__ == "__main__":
+    main()
