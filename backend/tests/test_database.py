@@ -11,15 +11,27 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.config import DatabaseSettings
-from backend.core.db import Database, Money, Session, async_url, family, is_memory, release, sync_session, sync_url
+from backend.core.db import (
+    Database,
+    Money,
+    Session,
+    after_commit,
+    async_url,
+    family,
+    is_memory,
+    release,
+    sync_session,
+    sync_url,
+)
 from backend.core.errors import Conflict
 from backend.features.users import service
 from backend.features.users.models import User
 from backend.features.users.passwords import hash_password
 from backend.main import create_app
-from backend.testing import PASSWORD_HASH, new_client, settings_for, token_for
+from backend.testing import PASSWORD_HASH, new_client, session_of, settings_for, token_for
 
 
 @pytest.mark.parametrize(
@@ -49,14 +61,14 @@ def test_memory_is_recognised(url: str, memory: bool) -> None:
 
 
 @pytest.fixture
-async def database(database_url: str) -> Database:
-    return Database(DatabaseSettings(url=database_url))
+async def database(committed_database_url: str) -> Database:
+    return Database(DatabaseSettings(url=committed_database_url))
 
 
 @pytest.fixture
-async def free_app(database_url: str) -> FastAPI:
+async def free_app(committed_database_url: str) -> FastAPI:
     """An app on the real pool: what these tests write is committed, and cleaned up by them."""
-    return create_app(settings_for(database_url))
+    return create_app(settings_for(committed_database_url))
 
 
 async def count(database: Database, email: str) -> int:
@@ -112,6 +124,8 @@ async def test_concurrent_edits_lose_nothing(free_app: FastAPI) -> None:
     async with database.session() as session:
         user = User(email="busy@example.com", role="admin", password_hash=PASSWORD_HASH)
         session.add(user)
+        await session.flush()
+        session.add(session_of(user))
         await session.commit()
     async with new_client(free_app, headers={"Authorization": f"Bearer {token_for(free_app, user)}"}) as client:
         path = f"/api/v1/users/{user.id}"
@@ -151,10 +165,10 @@ async def test_readers_and_writers_of_sqlite_do_not_trip_each_other(tmp_path: Pa
 
 
 async def test_a_pool_that_is_used_up_is_a_bounded_wait_then_503(
-    make_app: Callable[..., FastAPI], database_url: str
+    make_app: Callable[..., FastAPI], committed_database_url: str
 ) -> None:
     app = make_app(
-        DATABASE_URL=database_url,
+        DATABASE_URL=committed_database_url,
         DATABASE__POOL_SIZE="1",
         DATABASE__MAX_OVERFLOW="0",
         DATABASE__POOL_TIMEOUT="0.2",
@@ -167,6 +181,12 @@ async def test_a_pool_that_is_used_up_is_a_bounded_wait_then_503(
     await database.close()
 
 
+async def test_a_postgresql_whose_socket_is_gone_is_an_outage(make_app: Callable[..., FastAPI]) -> None:
+    async with new_client(make_app(DATABASE_URL="postgresql://nobody@/none?host=/nonexistent")) as client:
+        answer = await client.post("/api/v1/auth/token", data={"username": "a@example.com", "password": "x"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
 async def test_in_memory_sqlite_is_a_whole_app(make_app: Callable[..., FastAPI]) -> None:
     app = make_app(DATABASE_URL="sqlite://")
     body = {"email": "demo@example.com", "password": "a very fine password"}
@@ -175,8 +195,8 @@ async def test_in_memory_sqlite_is_a_whole_app(make_app: Callable[..., FastAPI])
         assert sorted(answer.status_code for answer in answers) == [201, 409, 409]
 
 
-def test_the_sync_session_commits_or_rolls_back(database_url: str) -> None:
-    settings = DatabaseSettings(url=database_url)
+def test_the_sync_session_commits_or_rolls_back(committed_database_url: str) -> None:
+    settings = DatabaseSettings(url=committed_database_url)
     with sync_session(settings) as session:
         session.add(User(email="script@example.com", password_hash=PASSWORD_HASH))
     with pytest.raises(IntegrityError), sync_session(settings) as session:
@@ -208,6 +228,8 @@ async def test_two_administrators_cannot_both_step_down(free_app: FastAPI) -> No
         async with database.session() as session:
             users = [User(email=f"{n}@down.example", role="admin", password_hash=PASSWORD_HASH) for n in range(2)]
             session.add_all(users)
+            await session.flush()
+            session.add_all(session_of(user) for user in users)
             await session.commit()
         async with new_client(free_app) as client:
 
@@ -270,3 +292,45 @@ async def test_what_fails_in_the_database_is_logged_without_its_values(
     assert "private@" not in written
     assert "argon2" not in written
     assert "Private" not in written
+
+
+async def test_a_cancelled_statement_leaves_no_lock_on_sqlite(tmp_path: Path) -> None:
+    """Without `_let_go_of_sqlite` the lock stays for as long as an exception somewhere refers to the statement."""
+    database = Database(DatabaseSettings(url=f"sqlite:///{tmp_path}/db", busy_timeout=2))
+
+    async def run(statement: str) -> None:
+        async with database.session() as session:
+            connection = await session.connection()
+            await connection.execute(text("INSERT INTO locks VALUES (1)"))
+            begun.set()
+            await connection.execute(text(statement))
+            await session.commit()
+
+    async with database.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE locks (id INTEGER PRIMARY KEY)"))
+    long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000000) SELECT max(i) FROM n"
+    errors: list[object] = []
+    for _ in range(2):
+        begun = asyncio.Event()
+        task = asyncio.create_task(run(long))
+        await begun.wait()
+        await asyncio.sleep(0.05)  # into the statement; before it, there is nothing to interrupt
+        task.cancel()
+        errors += await asyncio.gather(task, return_exceptions=True)
+    assert {type(error) for error in errors} == {asyncio.CancelledError}
+    async with asyncio.timeout(10):
+        await run("SELECT 1")
+    await database.close()
+
+
+async def test_what_waits_for_the_commit_is_done_though_another_fails(session: AsyncSession) -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise LookupError
+
+    for action in (lambda: done.append("first"), fail, lambda: done.append("last")):
+        after_commit(session, action)
+    with pytest.raises(LookupError):
+        await session.commit()
+    assert done == ["first", "last"]

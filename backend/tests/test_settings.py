@@ -10,13 +10,19 @@ from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
 
 from backend.core import feature
-from backend.core.config import PLATFORM_NAMES, Settings, UnsafeSettings, misspelled
+from backend.core.config import PLATFORM_NAMES, BadSetting, Settings, UnsafeSettings, misspelled
 from backend.features import FEATURES
 from backend.testing import ROOT
 
 EXAMPLE = re.compile(r"^# (.+)\n#?([A-Z_]+)=(.*)$", re.MULTILINE)
 Environment = Callable[..., None]
-SAFE = {"ENVIRONMENT": "production", "SECRET_KEY": "s" * 32, "TRUSTED_HOSTS__ALLOWED": "example.com"}
+SAFE = {
+    "ENVIRONMENT": "production",
+    "SECRET_KEY": "s" * 32,
+    "TRUSTED_HOSTS__ALLOWED": "example.com",
+    "API__PUBLIC_URL": "https://example.com",
+    "MAIL__BACKEND": "smtp",
+}
 
 
 def test_nested_and_platform_names_reach_the_same_setting(environment: Environment) -> None:
@@ -38,6 +44,37 @@ def test_the_environment_beats_the_file_whichever_name_each_uses(environment: En
     assert (Settings().database.url, Settings().server.port) == ("sqlite:///environment.db", 1234)
 
 
+def test_a_folder_of_secrets_comes_between_the_environment_and_the_file(
+    environment: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "env").write_text("DATABASE__URL=sqlite:///file.db\nREDIS__URL=redis://file\nSERVER__PORT=1234\n")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "security__secret_key").write_text("k" * 32 + "\n")
+    (secrets / "database_url").write_text("sqlite:///secret.db")
+    (secrets / "redis__url").write_text("redis://secret")
+    (secrets / "database__urll").write_text("a slip of the pen")
+    (secrets / "tls.key").write_text("for another program")
+    (secrets / "..data").mkdir()  # as Kubernetes lays it out
+    environment(ENV_FILE=str(tmp_path / "env"), SECRETS_DIR=str(secrets), REDIS__URL="redis://environment")
+    settings = Settings()
+    assert settings.security.secret_key.get_secret_value() == "k" * 32
+    assert settings.database.url == "sqlite:///secret.db"
+    assert settings.redis.url == "redis://environment"
+    assert settings.server.port == 1234
+    assert misspelled((Settings,)) == {"DATABASE__URLL": "DATABASE__URL"}
+
+
+def test_secrets_that_are_not_there_or_not_readable_are_named(environment: Environment, tmp_path: Path) -> None:
+    environment(SECRETS_DIR=str(tmp_path / "nowhere"))
+    with pytest.raises(BadSetting, match="nowhere"):
+        Settings()
+    (tmp_path / "database__url").write_bytes(b"\xff")
+    environment(SECRETS_DIR=str(tmp_path))
+    with pytest.raises(BadSetting, match="database__url"):
+        Settings()
+
+
 def test_an_empty_variable_is_no_variable(environment: Environment) -> None:
     environment(DATABASE_URL="", DEBUG="")
     assert Settings().database.url == "sqlite:///data/mainstay.db"
@@ -55,6 +92,14 @@ def test_secrets_do_not_show_when_settings_are_printed(environment: Environment)
     assert "do-not-show" not in repr(Settings()) + Settings().model_dump_json()
 
 
+def test_no_key_has_two_purposes_and_none_is_the_secret_key_itself(environment: Environment) -> None:
+    environment(SECRET_KEY="k" * 32, SECURITY__PREVIOUS_SECRET_KEYS="p" * 32)
+    security = Settings().security
+    keys = {*security.keys_for("one"), *security.keys_for("two"), b"k" * 32, b"p" * 32}
+    assert [len(key) for key in keys] == [32] * 6
+    assert security.keys_for("one") == security.keys_for("one")
+
+
 def test_production_starts_with_safe_values(make_app: Callable[..., FastAPI]) -> None:
     assert make_app(**SAFE)
 
@@ -67,6 +112,7 @@ def test_production_starts_with_safe_values(make_app: Callable[..., FastAPI]) ->
         ({"DEBUG": "1"}, "DEBUG"),
         ({"TRUSTED_HOSTS__ALLOWED": "*"}, "TRUSTED_HOSTS__ALLOWED"),
         ({"CORS__ALLOWED_ORIGINS": "*", "CORS__ALLOW_CREDENTIALS": "1"}, "CORS__ALLOWED_ORIGINS"),
+        ({"MAIL__TLS": "none", "MAIL__PASSWORD": "secret"}, "MAIL__TLS"),
         ({"SERVER__WORKERS": "2", "REDIS_URL": "redis://r"}, "SQLite"),
         ({"SERVER__WORKERS": "2", "DATABASE_URL": "postgresql://h/d"}, "REDIS__URL"),
     ],
@@ -85,7 +131,7 @@ def test_production_refuses_each_unsafe_value(
 
 def test_all_offences_are_listed_at_once(make_app: Callable[..., FastAPI]) -> None:
     with pytest.raises(UnsafeSettings) as refusal:
-        make_app(ENVIRONMENT="production", DEBUG="1", SERVER__WORKERS="2")
+        make_app(**SAFE | {"SECRET_KEY": "", "DEBUG": "1", "SERVER__WORKERS": "2"})
     assert len(refusal.value.offences) == 4
     assert all(offence in str(refusal.value) for offence in refusal.value.offences)
 
