@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import structlog
 from structlog.dev import plain_traceback
+from structlog.processors import NAME_TO_LEVEL
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
@@ -47,6 +48,25 @@ def _to_json(event: Any, **_options: Any) -> str:
         return json.dumps(event, default=str)
 
 
+def drop_unwanted(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Leave out what is below the level of the root logger, as it is now."""
+    if NAME_TO_LEVEL[method] < logging.root.level:
+        raise structlog.DropEvent
+    return event
+
+
+class Lines:
+    """Where our finished lines go; the logging module would take longer than all the rest. `name`: who writes."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def write(self, line: str) -> None:
+        sys.stderr.write(line + "\n")
+
+    debug = info = warning = error = critical = write
+
+
 def _is_no_false_alarm(record: logging.LogRecord) -> bool:
     """uvicorn reports an error after each WebSocket that we refuse with an answer, although the answer was sent."""
     return record.getMessage() != "ASGI callable returned without completing handshake."
@@ -69,9 +89,9 @@ def configure(settings: Settings) -> None:
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain_traceback)]
     )
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[drop_unwanted, *shared, *last],
+        logger_factory=Lines,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -3,9 +3,9 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import Executable, Select, func, literal_column, select
 from sqlalchemy.ext.compiler import compiles
@@ -15,6 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.db import MAX_ID
 from backend.core.errors import BadRequest
+from backend.core.read_session import rows
 
 T = TypeVar("T")
 
@@ -72,22 +73,22 @@ async def counted(session: AsyncSession, statement: Any) -> Total:
     """How many rows a SELECT finds; beyond `EXACT_UP_TO` an estimate, where there is none just that bound."""
     bare = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None)
     bounded: Any = select(func.count()).select_from(bare.limit(EXACT_UP_TO + 1).subquery())
-    count = (await session.exec(bounded)).scalar_one()
+    [(count,)] = await rows(session, bounded)
     if count <= EXACT_UP_TO:
         return Total(count, exact=True)
     if session.get_bind().dialect.name == "postgresql":
         explain: Any = Explain(bare)
-        [plan] = (await session.exec(explain)).scalar_one()
+        [([plan],)] = await rows(session, explain)
         count = max(count, plan["Plan"]["Plan Rows"])
     return Total(count, exact=False)
 
 
 async def paged(session: AsyncSession, statement: Any, query: "PageQuery") -> tuple[Sequence[Any], Total]:
     """One page of what a SELECT finds, and how many there are. A page that is not full is the last: none is counted."""
-    rows = (await session.exec(statement.offset(query.offset).limit(query.page_size))).all()
-    if len(rows) < query.page_size and (rows or query.page == 1):
-        return rows, Total(query.offset + len(rows), exact=True)
-    return rows, await counted(session, statement)
+    found = (await session.exec(statement.offset(query.offset).limit(query.page_size))).all()
+    if len(found) < query.page_size and (found or query.page == 1):
+        return found, Total(query.offset + len(found), exact=True)
+    return found, await counted(session, statement)
 
 
 class Page(BaseModel, Generic[T]):
@@ -110,6 +111,18 @@ class Slice(BaseModel, Generic[T]):
 
     items: list[T]
     next: str | None
+
+    @classmethod
+    def of(cls, rows: Sequence[Any], limit: int) -> Self:
+        """From one row more than the limit, if there are so many; rows have an `id`."""
+        following = encode_cursor(rows[limit - 1].id) if len(rows) > limit else None
+        return cls.model_validate({"items": rows[:limit], "next": following})
+
+    def tell(self, request: Request, response: Response) -> None:
+        """The next page as a `Link` header (RFC 8288)."""
+        if self.next:
+            url = request.url.include_query_params(cursor=self.next)
+            response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
 
 
 def encode_cursor(last_id: int) -> str:

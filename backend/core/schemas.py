@@ -57,11 +57,14 @@ def _amount(value: object) -> Decimal:
 
 # An amount of money, sent and answered as text, exact to the cent.
 AMOUNT = r"^[0-9]{1,10}(\.[0-9]{1,2})?$"
+AMOUNT_SCHEMA = {"type": "string", "pattern": AMOUNT, "examples": ["19.99"]}
 Amount = Annotated[
     Decimal,
     BeforeValidator(_amount),
-    WithJsonSchema({"type": "string", "pattern": AMOUNT, "examples": ["19.99"]}),
+    WithJsonSchema(AMOUNT_SCHEMA),
 ]
+# The same in an answer: what comes from the database has been looked at.
+AmountOut = Annotated[Decimal, WithJsonSchema(AMOUNT_SCHEMA)]
 
 
 def absent() -> Any:

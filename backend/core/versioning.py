@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 
 from backend.core.cache.shortcut import CachedAPIRoute
 from backend.core.feature import BadFeature, Registry
+from backend.core.routing import ShortRoute
 
 
 def _keys(route: BaseRoute) -> set[tuple[str, str]]:
@@ -60,7 +61,7 @@ def _at(prefix: str, route: BaseRoute, unique_id: Callable[[APIRoute], str]) -> 
             given = {name: getattr(route, name) for name in ARGUMENTS}
             if route.stream_item_type or route.is_sse_stream:  # read from the return annotation again
                 del given["response_model"]
-            kind = CachedAPIRoute if hasattr(route.endpoint, "cached") else type(route)
+            kind = CachedAPIRoute if hasattr(route.endpoint, "cached") else ShortRoute
             placed = kind(**given | {"path": path, "generate_unique_id_function": unique_id})
         elif isinstance(route, APIWebSocketRoute):
             placed = APIWebSocketRoute(path, route.endpoint, name=route.name, dependencies=route.dependencies)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from backend.core.auth import Principal, requires
-from backend.core.paging import Cursor, Limit, Slice, decode_cursor, encode_cursor
+from backend.core.paging import Cursor, Limit, Slice, decode_cursor
 from backend.core.read_session import ReadSession
 from backend.features.audit import service
 from backend.features.audit.schemas import AuditEntryOut, AuditFilter
@@ -25,9 +25,6 @@ async def list_audit_entries(
 ) -> Slice[AuditEntryOut]:
     """Who changed what, and security events, newest first. Follow `next` (or the `Link` header) for more."""
     rows = await service.list_entries(session, chosen, before=decode_cursor(cursor), limit=limit + 1)
-    entries = [AuditEntryOut.model_validate(row) for row in rows[:limit]]
-    following = encode_cursor(entries[-1].id) if len(rows) > limit else None
-    if following:
-        url = request.url.include_query_params(cursor=following)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'  # RFC 8288
-    return Slice[AuditEntryOut](items=entries, next=following)
+    entries = Slice[AuditEntryOut].of(rows, limit)
+    entries.tell(request, response)
+    return entries

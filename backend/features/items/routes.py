@@ -9,7 +9,7 @@ from backend.core.cache import cached
 from backend.core.db import Session
 from backend.core.errors import Responses
 from backend.core.limits import limit as rate_limit
-from backend.core.paging import Cursor, Limit, Page, PageNumber, Slice, decode_cursor, encode_cursor
+from backend.core.paging import Cursor, Limit, Page, PageNumber, Slice, decode_cursor
 from backend.core.preconditions import IfMatch, check_if_match, etag
 from backend.core.read_session import ReadSession
 from backend.core.schemas import Id, Search
@@ -49,12 +49,9 @@ async def list_items(
 ) -> Slice[ItemOut]:
     """Items, newest first. Follow `next` (or the `Link` header) for more: every page costs the same."""
     rows = await service.list_items(session, q=q, before=decode_cursor(cursor), limit=limit + 1)
-    items = [ItemOut.model_validate(row) for row in rows[:limit]]
-    following = encode_cursor(items[-1].id) if len(rows) > limit else None
-    if following:
-        url = request.url.include_query_params(cursor=following)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'  # RFC 8288
-    return Slice[ItemOut](items=items, next=following)
+    items = Slice[ItemOut].of(rows, limit)
+    items.tell(request, response)
+    return items
 
 
 @router.get("/paged", dependencies=[rate_limit("items.paged", "600/minute", by="ip")])

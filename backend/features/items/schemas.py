@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from backend.core.db import MAX_ID
-from backend.core.schemas import WHOLE, Amount, Input, LongText, Name, Output, absent
+from backend.core.schemas import WHOLE, Amount, AmountOut, Input, LongText, Name, Output, absent
 
 ItemName = Annotated[Name, Field(examples=["Teapot"])]
 Description = Annotated[LongText, Field(examples=["Holds one litre and keeps it warm"])]
@@ -38,7 +38,7 @@ class ItemOut(Output):
     id: int = Field(examples=[7])
     name: str = Field(examples=["Teapot"])
     description: str = Field(examples=["Holds one litre and keeps it warm"])
-    price: Amount
+    price: AmountOut
     stock: int = Field(examples=[12])
     owner_id: int | None = Field(description="Null when the owner's account is gone")
     created_at: datetime
@@ -62,7 +62,7 @@ class Price(Output):
     """What an item costs."""
 
     name: str = Field(examples=["Teapot"])
-    price: Amount
+    price: AmountOut
 
 
 class Inventory(Output):
@@ -92,6 +92,6 @@ class PurchaseOut(Output):
     item_id: int = Field(examples=[7])
     name: str = Field(examples=["Teapot"])
     quantity: int = Field(examples=[2])
-    price: Amount
+    price: AmountOut
     total: Decimal = Field(examples=["39.98"])
     left: int = Field(examples=[10])

@@ -13,6 +13,7 @@ from backend.core.cache import invalidate
 from backend.core.errors import Forbidden, NotFound
 from backend.core.models import key_of, utc_now
 from backend.core.paging import PageQuery, Total, paged
+from backend.core.read_session import rows
 from backend.core.schemas import columns_of
 from backend.features.items.models import Item
 from backend.features.items.schemas import ItemIn, ItemOut
@@ -34,8 +35,7 @@ async def list_items(session: AsyncSession, *, q: str = "", before: int | None =
     if before is not None:
         conditions.append(col(Item.id) < before)
     statement = SHOWN.where(*conditions).order_by(col(Item.id).desc()).limit(limit)
-    rows: Sequence[Any] = (await session.exec(statement)).all()
-    return rows
+    return await rows(session, statement)
 
 
 async def page_items(session: AsyncSession, query: PageQuery, *, q: str = "") -> tuple[Sequence[Any], Total]:
@@ -45,10 +45,10 @@ async def page_items(session: AsyncSession, query: PageQuery, *, q: str = "") ->
 
 async def show_item(session: AsyncSession, item_id: int) -> Any:
     """What `ItemOut` says of an item, for those who only read it."""
-    shown = (await session.exec(ONE, params={"item_id": item_id})).first()
-    if shown is None:
+    found = await rows(session, ONE, {"item_id": item_id})
+    if not found:
         raise NotFound(NO_SUCH_ITEM)
-    return shown
+    return found[0]
 
 
 async def get_item(session: AsyncSession, item_id: int) -> Item:
