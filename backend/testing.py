@@ -85,7 +85,7 @@ def available(configuration: pytest.Config) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers once, in the process that the workers are children of."""
     config.addinivalue_line("markers", "browser: drives a real headless Chromium")
-    config.addinivalue_line("markers", "slow: takes seconds; starts processes of its own")
+    config.addinivalue_line("markers", "slow: takes a second or more, and is the same on every database")
     if hasattr(config, "workerinput"):
         return
     if "postgresql" in available(config) and not os.environ.get("TEST_POSTGRESQL_URL"):

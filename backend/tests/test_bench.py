@@ -64,6 +64,7 @@ async def test_statements_are_counted_on_the_wire(request: pytest.FixtureRequest
         assert proxy.count - before == 3
 
 
+@pytest.mark.slow
 async def test_a_wait_counts_from_when_the_request_was_due() -> None:
     took = 0.02
 

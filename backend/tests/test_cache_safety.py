@@ -110,6 +110,7 @@ class Story:
                 await getattr(self, name)(app, *rest)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 async def test_nobody_gets_what_another_may_see_nor_less_than_they_know_of(

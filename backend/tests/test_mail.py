@@ -74,6 +74,7 @@ async def test_what_is_rolled_back_mails_nothing(running: Running) -> None:
     assert len(server.taken) == 1
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_down_is_tried_until_it_is_up(
     running: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +92,7 @@ async def test_a_server_that_is_down_is_tried_until_it_is_up(
     assert len(server.taken) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["451 4.7.1 Come back later", "421 4.3.2 Too busy"])
 async def test_a_temporary_refusal_is_tried_again(running: Running, answer: str) -> None:
     with smtp_server() as server:
@@ -116,6 +118,7 @@ async def test_a_refusal_for_good_is_not_and_the_log_keeps_address_and_token_to_
     assert "ttt" not in log
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_sent_in_time_is_given_up_and_logged(
     running: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +177,7 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLConte
     return context
 
 
+@pytest.mark.slow
 async def test_starttls_encrypts_before_the_password_is_sent(running: Running, certificate: ssl.SSLContext) -> None:
     given: list[tuple[bytes, bytes]] = []
 

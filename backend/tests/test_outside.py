@@ -128,6 +128,7 @@ async def test_a_bug_of_theirs_is_not_asked_for_again(service: Service) -> None:
     assert len(service.asked) == 1
 
 
+@pytest.mark.slow
 async def test_retry_after_is_obeyed(service: Service) -> None:
     service.answers = [(429, {"Retry-After": "1"}, b"")]
     began = time.monotonic()
@@ -151,6 +152,7 @@ async def test_a_retry_after_that_says_nothing_does_no_harm(service: Service, wa
         assert (await client.get(service.url)).status_code in {200, 503}
 
 
+@pytest.mark.slow
 async def test_a_service_that_hangs_costs_so_much_time_and_no_more(service: Service) -> None:
     service.hold.clear()
     async with calling(timeout=0.2, tries=2) as (client, _), asyncio.timeout(10):

@@ -73,6 +73,7 @@ async def test_the_app_says_so_and_goes_on(make_app: Callable[..., FastAPI], ser
         assert {one.name: one.status for one in report.components} == {"database": "up", "redis": "down"}
 
 
+@pytest.mark.slow
 async def test_a_frozen_server_is_not_asked_again_until_it_answers_in_the_background(server: ValkeyServer) -> None:
     client, breakers = redis.connect(RedisSettings(url=server.connection_url)), Breakers()
     assert client is not None

@@ -98,6 +98,7 @@ def labelled(labels: dict[str, str], selector: dict[str, Any]) -> bool:
 # --- they have what they should, and fit each other ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_overlays_have_what_a_cluster_needs() -> None:
     for folder in FOLDERS:
         kinds = {one["kind"] for one in render(folder)}

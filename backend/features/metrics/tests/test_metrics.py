@@ -225,6 +225,7 @@ async def test_the_token_opens_it_from_anywhere(make_app: MakeApp, scheme: str) 
     assert (await answer(app, address="127.0.0.1")).status_code == 403
 
 
+@pytest.mark.slow
 def test_a_caller_through_a_proxy_needs_the_token_whatever_address_it_claims() -> None:
     with running_server(DATABASE_URL="sqlite://", METRICS__TOKEN=TOKEN) as url:
         assert httpx2.get(f"{url}/metrics").status_code == 200

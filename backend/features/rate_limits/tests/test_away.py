@@ -60,6 +60,7 @@ async def is_well(app: FastAPI) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 async def test_the_api_goes_on_counting_in_this_process_and_sign_in_is_refused(
     away: Callable[..., FastAPI], server: ValkeyServer, how: signal.Signals
@@ -88,6 +89,7 @@ async def test_a_setting_keeps_sign_in_open(away: Callable[..., FastAPI], server
         assert (answer.status_code, answer.headers["RateLimit-Remaining"]) == (401, str(50 - MISSES - 1))
 
 
+@pytest.mark.slow
 async def test_a_redis_that_comes_back_is_asked_again_and_knows_what_it_knew(
     away: Callable[..., FastAPI], server: ValkeyServer
 ) -> None:
@@ -102,6 +104,7 @@ async def test_a_redis_that_comes_back_is_asked_again_and_knows_what_it_knew(
         assert await open_status(client) == 429
 
 
+@pytest.mark.slow
 async def test_a_redis_that_comes_back_empty_is_given_the_script_again(
     away: Callable[..., FastAPI], server: ValkeyServer
 ) -> None:

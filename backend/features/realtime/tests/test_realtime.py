@@ -96,6 +96,7 @@ def test_a_stranger_is_refused_in_the_one_shape(opened: Open, headers: dict[str,
     assert refusal.value.json()["error"]["code"] == "unauthorized"
 
 
+@pytest.mark.slow
 async def test_a_real_server_refuses_a_stranger_alike(server: Server) -> None:
     with pytest.raises(InvalidStatus) as refusal:
         await dial(server[0], {})
@@ -125,6 +126,7 @@ def test_a_socket_does_not_outlive_its_welcome(opened: Open) -> None:
 # --- the stream ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_clock_ticks_on_whole_seconds(opened: Open) -> None:
     began = int(time.time())
     answer = opened().get(STREAM, params={"limit": 3})
@@ -147,6 +149,7 @@ async def test_what_was_missed_is_sent_on_return(as_user: httpx2.AsyncClient) ->
     assert ids(answer.text) == [last + number for number in range(1, 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 3])
 async def test_not_more_than_so_much(
     as_user: httpx2.AsyncClient, environment: Callable[..., None], seconds: int
@@ -170,6 +173,7 @@ async def test_a_strange_limit_is_422(as_user: httpx2.AsyncClient, limit: str) -
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid")
 
 
+@pytest.mark.slow
 def test_a_stream_does_not_outlive_its_welcome(opened: Open) -> None:
     answer = opened(REALTIME__LIFETIME_SECONDS="0.1").get(STREAM)
     *_, last = events(answer.text)
@@ -188,6 +192,7 @@ async def listening(client: httpx2.AsyncClient) -> AsyncIterator[AsyncIterator[s
         yield answer.aiter_text()
 
 
+@pytest.mark.slow
 async def test_open_connections_hold_no_database_connection(server: Server, caller: httpx2.AsyncClient) -> None:
     async with dial(*server) as socket, listening(caller) as stream:
         await socket.send("still there?")

@@ -35,6 +35,7 @@ async def test_large_headers_are_refused(client: httpx2.AsyncClient) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (431, "headers_too_large")
 
 
+@pytest.mark.slow
 async def test_ten_megabytes_of_cookies_do_not_hurt_a_real_server(live_server: str) -> None:
     async with httpx2.AsyncClient(base_url=live_server) as client:
         try:

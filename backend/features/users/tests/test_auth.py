@@ -206,6 +206,7 @@ async def test_accounts_are_stored_with_a_hash(client: httpx2.AsyncClient, sessi
     assert user.password_hash not in repr(user)
 
 
+@pytest.mark.slow
 def test_a_hash_costs_what_rfc_9106_recommends() -> None:
     """In a process of its own, as tests make theirs cheaper."""
     code = "from backend.features.users.passwords import CONTEXT; print(CONTEXT.hash('x'))"
