@@ -28,6 +28,7 @@ SESSIONS: dict[object, Callable[[HTTPConnection], AbstractAsyncContextManager[As
 }
 REQUEST = "request_of_route"  # the name of the parameter, where the route has none
 FOUND = "found"  # where in the scope they are
+CALLER = "known_caller"  # where in the scope the caller is, if they have been recognised already
 
 
 @dataclass(frozen=True)
@@ -61,25 +62,21 @@ class ShortRoute(APIRoute):
         whole, self.needs = self.dependant, Needs.of(self.dependant)
         if self.needs is None or not whole.dependencies or not iscoroutinefunction(whole.call):
             return super().get_route_handler()
-        request_name = whole.request_param_name or REQUEST
-        self.dependant = replace(
-            whole,
-            call=_with_found(whole.call, None if whole.request_param_name else REQUEST, request_name),
-            request_param_name=request_name,
-            dependencies=[],
-        )
+        name = whole.request_param_name or REQUEST
+        call = _with_found(whole.call, name, added=not whole.request_param_name)
+        self.dependant = replace(whole, call=call, request_param_name=name, dependencies=[])
         try:
             return _finding(self.needs, super().get_route_handler())
         finally:
             self.dependant = whole  # what the description is made from
 
 
-def _with_found(endpoint: Callable[..., Any], added: str | None, request_name: str) -> Callable[..., Any]:
+def _with_found(endpoint: Callable[..., Any], request_name: str, *, added: bool) -> Callable[..., Any]:
     @wraps(endpoint)
     async def call(**values: Any) -> Any:
         found = values[request_name].scope[FOUND]
         if added:
-            del values[added]
+            del values[request_name]
         return await endpoint(**values, **found)
 
     return call
@@ -87,21 +84,18 @@ def _with_found(endpoint: Callable[..., Any], added: str | None, request_name: s
 
 def _finding(needs: Needs, handle: Handler) -> Handler:
     scopes = needs.scopes
-    caller_name = needs.caller.name if needs.caller else None
-    session_name = needs.session.name if needs.session else None
+    caller = needs.caller.name if needs.caller else None
+    session = needs.session.name if needs.session else None
     opened = SESSIONS[needs.session.call] if needs.session else None
 
     async def found(request: Request) -> Response:
-        scope = request.scope
-        scope[FOUND] = values = {}
-        if caller_name:
-            values[caller_name] = scope.pop(CALLER, None) or await authenticate(request, scopes)
+        values: dict[str | None, Any] = {}
+        request.scope[FOUND] = values
+        if caller:
+            values[caller] = request.scope.pop(CALLER, None) or await authenticate(request, scopes)
         if opened is None:
             return await handle(request)
-        async with opened(request) as values[session_name]:
+        async with opened(request) as values[session]:
             return await handle(request)
 
     return found
-
-
-CALLER = "known_caller"  # where in the scope they are, when somebody has asked for them already
