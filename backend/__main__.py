@@ -57,7 +57,7 @@ def serve(arguments: argparse.Namespace) -> None:
     create_app(settings)  # so that what is wrong with the settings is said once, plainly, before any worker starts
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn hands the signal on when it has stopped in order
     uvicorn.run(
-        "backend.main:create_app",
+        "backend.main:served_app",
         factory=True,
         host=settings.server.host,
         port=settings.server.port,

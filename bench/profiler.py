@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from greenlet import getcurrent, greenlet
 from starlette.types import Message
 
-from backend.main import create_app
+from backend.main import served_app
 from bench.cases import prepare
 from bench.load import Ask
 from scripts.one_core import ROOT
@@ -108,7 +108,7 @@ async def _repeat(app: FastAPI, ask: Ask, seconds: float) -> tuple[int, float]:
 
 
 async def _profile(name: str, seconds: float) -> None:
-    app = create_app()
+    app = served_app()
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import Executable, Select, func, literal_column, select
+from sqlalchemy import Executable, Row, Select, func, literal_column, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
@@ -106,6 +106,11 @@ class Page(BaseModel, Generic[T]):
         return cls(items=items, page=query.page, page_size=query.page_size, total=total.number, pages=pages)
 
 
+def plain(row: Any) -> Any:
+    """A row as a dictionary, which pydantic reads in a third of the time."""
+    return dict(zip(row._fields, row, strict=True)) if isinstance(row, Row) else row
+
+
 class Slice(BaseModel, Generic[T]):
     """Records up to the limit, and the cursor of the next ones; `next` is null on the last page."""
 
@@ -114,9 +119,9 @@ class Slice(BaseModel, Generic[T]):
 
     @classmethod
     def of(cls, rows: Sequence[Any], limit: int) -> Self:
-        """From one row more than the limit, if there are so many; rows have an `id`."""
+        """From one row more than the limit, if there are so many; rows, or whole records, have an `id`."""
         following = encode_cursor(rows[limit - 1].id) if len(rows) > limit else None
-        return cls.model_validate({"items": rows[:limit], "next": following})
+        return cls.model_validate({"items": [plain(row) for row in rows[:limit]], "next": following})
 
     def tell(self, request: Request, response: Response) -> None:
         """The next page as a `Link` header (RFC 8288)."""
