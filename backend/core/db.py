@@ -362,5 +362,9 @@ class Money(TypeDecorator[Decimal]):
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
         return None if value is None else int((Decimal(value) * 100).to_integral_value())
 
-    def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
-        return None if value is None else Decimal(value).scaleb(-2)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[int | None], Decimal | None]:
+        return _from_cents
+
+
+def _from_cents(value: int | None) -> Decimal | None:
+    return None if value is None else Decimal(value).scaleb(-2)

@@ -106,9 +106,12 @@ class Page(BaseModel, Generic[T]):
         return cls(items=items, page=query.page, page_size=query.page_size, total=total.number, pages=pages)
 
 
-def plain(row: Any) -> Any:
-    """A row as a dictionary, which pydantic reads in a third of the time."""
-    return dict(zip(row._fields, row, strict=True)) if isinstance(row, Row) else row
+def plain(rows: Sequence[Any]) -> Sequence[Any]:
+    """Rows as dictionaries, which pydantic reads in a third of the time; whole records as they are."""
+    if not rows or not isinstance(rows[0], Row):
+        return rows
+    names = rows[0]._fields
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 class Slice(BaseModel, Generic[T]):
@@ -121,7 +124,7 @@ class Slice(BaseModel, Generic[T]):
     def of(cls, rows: Sequence[Any], limit: int) -> Self:
         """From one row more than the limit, if there are so many; rows, or whole records, have an `id`."""
         following = encode_cursor(rows[limit - 1].id) if len(rows) > limit else None
-        return cls.model_validate({"items": [plain(row) for row in rows[:limit]], "next": following})
+        return cls.model_validate({"items": plain(rows[:limit]), "next": following})
 
     def tell(self, request: Request, response: Response) -> None:
         """The next page as a `Link` header (RFC 8288)."""

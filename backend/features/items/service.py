@@ -21,7 +21,11 @@ from backend.features.users.events import AccountDeleted
 
 NO_SUCH_ITEM = "There is no such item"
 SHOWN: Any = select(*columns_of(Item, ItemOut))
-ONE: Any = SHOWN.where(col(Item.id) == bindparam("item_id"))  # made once: making it costs a tenth of the request
+# Made once: making them, and finding their columns in what comes back, costs a tenth of the request.
+ONE: Any = SHOWN.where(col(Item.id) == bindparam("item_id"))
+NEWEST: Any = SHOWN.order_by(col(Item.id).desc())
+FIRST: Any = NEWEST.limit(bindparam("at_most"))
+FOLLOWING: Any = FIRST.where(col(Item.id) < bindparam("before"))
 
 
 def _matching(q: str) -> list[ColumnElement[bool]]:
@@ -31,16 +35,13 @@ def _matching(q: str) -> list[ColumnElement[bool]]:
 
 async def list_items(session: AsyncSession, *, q: str = "", before: int | None = None, limit: int) -> Sequence[Any]:
     """Up to `limit` items, newest first, from the one before id `before` on (keyset: any page costs the same)."""
-    conditions = _matching(q)
-    if before is not None:
-        conditions.append(col(Item.id) < before)
-    statement = SHOWN.where(*conditions).order_by(col(Item.id).desc()).limit(limit)
-    return await rows(session, statement)
+    statement = FIRST if before is None else FOLLOWING
+    return await rows(session, statement.where(*_matching(q)) if q else statement, {"at_most": limit, "before": before})
 
 
 async def page_items(session: AsyncSession, query: PageQuery, *, q: str = "") -> tuple[Sequence[Any], Total]:
     """One numbered page, newest first, and the number of items that match."""
-    return await paged(session, SHOWN.where(*_matching(q)).order_by(col(Item.id).desc()), query)
+    return await paged(session, NEWEST.where(*_matching(q)), query)
 
 
 async def show_item(session: AsyncSession, item_id: int) -> Any:
