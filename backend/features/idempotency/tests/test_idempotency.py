@@ -195,6 +195,16 @@ async def test_keys_go_with_their_person(
     assert await rows(session) == []
 
 
+async def test_who_deletes_their_own_account_hears_so(
+    make_user: MakeUser, client_for: ClientFor, as_admin: httpx2.AsyncClient, session: AsyncSession
+) -> None:
+    user = await make_user("admin")
+    ada, place, headers = client_for(user), f"{USERS}/{user.id}", key()
+    assert [(await ada.delete(place, headers=headers)).status_code for _ in range(2)] == [204, 401]
+    assert (await as_admin.get(place)).status_code == 404
+    assert await rows(session) == []
+
+
 async def test_an_answer_that_holds_a_secret_is_not_kept(
     make_user: MakeUser, client_for: ClientFor, session: AsyncSession
 ) -> None:
