@@ -285,8 +285,7 @@ async def test_writing_through_a_read_session_is_an_error(
 
 
 async def test_another_process_knows_of_a_write_by_redis(servers: Servers) -> None:
-    shared = {"redis": {"url": os.environ["TEST_REDIS_URL"]}}
-    one, two = app_on(servers, **shared), app_on(servers, **shared)
+    one, two = (app_on(servers, redis={"url": os.environ["TEST_REDIS_URL"]}) for _ in range(2))
     async with one.router.lifespan_context(one), two.router.lifespan_context(two):
         user = await person(one)
         async with client_of(one, user) as here, client_of(two, user) as there:

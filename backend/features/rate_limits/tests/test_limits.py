@@ -77,7 +77,7 @@ Client = httpx2.AsyncClient
 Limited = Callable[..., Awaitable[Client]]
 
 
-def redis_of(backend: str) -> dict[str, str]:
+def redis_of(backend: str) -> dict[str, Any]:
     """A slow answer on a busy machine would be counted in this process."""
     return {"url": os.environ["TEST_REDIS_URL"], "timeout": 10} if backend == "in Redis" else {}
 
