@@ -32,6 +32,7 @@ from backend.core.outside import Outside
 from backend.core.principals import Principals
 from backend.core.read_session import read_from
 from backend.core.stopping import CloseWhenStopping, Stopping
+from backend.core.writers import Writers
 from backend.features import FEATURES
 
 log = structlog.get_logger(__name__)
@@ -134,7 +135,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.redis = redis.connect(settings.redis)
     app.state.cache = Cache(settings, app.state.redis, app.state.breakers, vary=registry.credential_headers)
     app.state.database.info["cache"] = app.state.cache
-    app.state.replicas = replicas.Replicas(settings.database, app.state.database, app.state.redis, app.state.breakers)
+    sticky = settings.database.replica_sticky_seconds
+    writers = Writers(sticky, app.state.redis, app.state.breakers, prefix=settings.redis.prefix)
+    app.state.replicas = replicas.Replicas(settings.database, app.state.database, writers)
     read_from(app.state.database, app.state.replicas)
     probes = {
         "database": _database_probe,

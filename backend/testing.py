@@ -248,9 +248,12 @@ def settings_for(url: str, **sections: Any) -> Settings:
 
 @pytest.fixture(scope="session")
 async def _app_on_database(database_url: str) -> AsyncIterator[FastAPI]:
-    redis = {"url": os.environ["TEST_REDIS_URL"], "timeout": 10}  # a busy machine is no outage, which closes sign-in
-    own = {"prefix": f"test-{secrets.token_hex(4)}"}  # test runs and their processes share the server
-    app = create_app(settings_for(database_url, redis=redis, cache=own))
+    redis = {
+        "url": os.environ["TEST_REDIS_URL"],
+        "timeout": 10,  # a busy machine is no outage, which closes sign-in
+        "prefix": f"test-{secrets.token_hex(4)}",  # test runs and their processes share the server
+    }
+    app = create_app(settings_for(database_url, redis=redis))
     # What is done at the start would be done on the connection of the first test, amid its savepoints.
     registry: Registry = app.state.registry
     app.state.registry = replace(registry, features=tuple(replace(one, warm=()) for one in registry.features))

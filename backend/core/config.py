@@ -192,6 +192,9 @@ class RedisSettings(BaseModel):
     url: str = Field("", description="Redis URL; empty keeps everything in this process")
     timeout: float = Field(0.25, gt=0, description="Seconds before a Redis call counts as failed")
     max_connections: int = Field(50, ge=1, description="Connections per process")
+    prefix: str = Field(
+        "mainstay", pattern=r"^[\w:.-]+$", description="What our keys begin with; apps that share a Redis have one each"
+    )
 
 
 class CacheSettings(BaseModel):
@@ -205,7 +208,6 @@ class CacheSettings(BaseModel):
     flight_seconds: float = Field(
         2, gt=0, description="Longest wait for another request, or process, that computes the same answer"
     )
-    prefix: str = Field("mainstay", pattern=r"^[\w:.-]+$", description="What our keys in Redis begin with")
 
 
 class OutsideSettings(BaseModel):

@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
-from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from backend.core.breakers import Breakers
 from backend.core.config import BadSetting, DatabaseSettings
 from backend.core.db import Database, async_url, family, new_engine
 from backend.core.replication import NEVER, Positions
@@ -30,11 +29,12 @@ def _alone(settings: DatabaseSettings) -> DatabaseSettings:
 class Replica:
     """One copy of the database. `as_of`: it is known to hold everything written until this `time.monotonic()`."""
 
-    def __init__(self, url: str, settings: DatabaseSettings) -> None:
+    def __init__(self, url: str, settings: DatabaseSettings, primary: AsyncEngine) -> None:
         parsed = async_url(url)
         self.name = str(parsed.host or parsed.query.get("host", "")) + (f":{parsed.port}" if parsed.port else "")
         self.engine = new_engine(parsed, settings, always_ping=True)
         self.watcher = new_engine(parsed, _alone(settings))
+        self.positions = Positions(primary, self.watcher)
         self.as_of = NEVER
         self.usable = False  # as last logged
 
@@ -46,7 +46,7 @@ class Replica:
 class Replicas:
     """The copies of one app's database, if it has any. `watched()` while the app runs."""
 
-    def __init__(self, settings: DatabaseSettings, database: Database, redis: Redis | None, breakers: Breakers) -> None:
+    def __init__(self, settings: DatabaseSettings, database: Database, writers: Writers) -> None:
         if any(family(url) != database.family or database.family == "sqlite" for url in settings.replica_urls):
             raise BadSetting("DATABASE__REPLICA_URLS: replicas are PostgreSQL or MySQL/MariaDB, like DATABASE__URL")
         if settings.replica_sticky_seconds <= settings.replica_max_lag_seconds:
@@ -54,11 +54,10 @@ class Replicas:
         self._max_lag = settings.replica_max_lag_seconds
         waits = dict.fromkeys(("connect_timeout", "pool_timeout"), settings.replica_timeout)
         impatient = settings.model_copy(update=waits)
-        self.all = [Replica(url, impatient) for url in settings.replica_urls]
-        self.writers = Writers(settings.replica_sticky_seconds, redis, breakers)
-        self._turns = itertools.count()
         self._primary = new_engine(database.url, _alone(impatient))  # connects when there are replicas to compare
-        self._positions = Positions(self._primary)
+        self.all = [Replica(url, impatient, self._primary) for url in settings.replica_urls]
+        self.writers = writers
+        self._turns = itertools.count()
 
     def is_current(self, replica: Replica) -> bool:
         return time.monotonic() - replica.as_of <= self._max_lag
@@ -92,7 +91,7 @@ class Replicas:
         """Find out how current a replica is."""
         error = None
         try:
-            replica.as_of = await self._positions.as_of(replica.watcher)
+            replica.as_of = await replica.positions.as_of()
         except Exception as exc:  # noqa: BLE001  whatever it is, nothing is known of it
             replica.as_of, error = NEVER, type(getattr(exc, "orig", exc)).__name__
         if replica.usable != self.is_current(replica):

@@ -27,26 +27,26 @@ async def _asked(engine: AsyncEngine, statement: Any) -> Any:
 
 
 class Positions:
-    """What the primary had written at the last few moments."""
+    """What the primary had written at the last few moments at which one copy was looked at."""
 
-    def __init__(self, primary: AsyncEngine) -> None:
-        self._primary = primary
+    def __init__(self, primary: AsyncEngine, copy: AsyncEngine) -> None:
+        self._primary, self._copy = primary, copy
         self._written: deque[tuple[float, Any]] = deque(maxlen=SAMPLES)
 
-    async def as_of(self, copy: AsyncEngine) -> float:
+    async def as_of(self) -> float:
         """The latest moment (`time.monotonic()`) whose writes are all in the copy; NEVER when none is known."""
-        if copy.dialect.name != "postgresql":
-            return await self._by_status(copy)
+        if self._copy.dialect.name != "postgresql":
+            return await self._by_status()
         moment = time.monotonic()
         [written] = (await _asked(self._primary, WRITTEN)).values()
         self._written.append((moment, written))
-        [replayed] = (await _asked(copy, REPLAYED)).values()
+        [replayed] = (await _asked(self._copy, REPLAYED)).values()
         if replayed is None:
             return NEVER
         return max((when for when, position in self._written if position <= replayed), default=NEVER)
 
-    async def _by_status(self, copy: AsyncEngine) -> float:
+    async def _by_status(self) -> float:
         moment = time.monotonic()
-        status = await _asked(copy, STATUS) or {}
+        status = await _asked(self._copy, STATUS) or {}
         behind = next((status[name] for name in BEHIND if status.get(name) is not None), None)
         return NEVER if behind is None else moment - float(behind)

@@ -16,8 +16,9 @@ from backend.core.redis import RedisAway, guarded
 class Writers:
     """People, each for some seconds after a write. Called within the greenlet in which SQLAlchemy runs."""
 
-    def __init__(self, seconds: float, redis: Redis | None, breakers: Breakers) -> None:
+    def __init__(self, seconds: float, redis: Redis | None, breakers: Breakers, *, prefix: str) -> None:
         self._seconds = seconds
+        self._prefix = prefix
         self._redis, self._breakers = redis, breakers
         self._until: dict[int, float] = {}  # `time.monotonic()` by person, the earliest first
 
@@ -44,12 +45,11 @@ class Writers:
 
     async def _mark(self, client: Redis, user_id: int) -> None:
         async with guarded(client, self._breakers) as redis:
-            await redis.set(_key(user_id), b"", px=int(self._seconds * 1000))
+            await redis.set(self._key(user_id), b"", px=int(self._seconds * 1000))
 
     async def _marked(self, client: Redis, user_id: int) -> int:
         async with guarded(client, self._breakers) as redis:
-            return int(await redis.exists(_key(user_id)))
+            return int(await redis.exists(self._key(user_id)))
 
-
-def _key(user_id: int) -> str:
-    return f"mainstay:wrote:{user_id}"
+    def _key(self, user_id: int) -> str:
+        return f"{self._prefix}:wrote:{user_id}"

@@ -88,8 +88,8 @@ async def read_all(request: Request, response: Response, session: Session, calle
     response.headers["X-Asked"] = q or "nothing"
     if q == "cookie":
         response.set_cookie("secret", str(caller.id))
-    if q == "secret":
-        response.headers["Cache-Control"] = "no-store"
+    if q.lower() == "no-store":
+        response.headers["Cache-Control"] = q
     if q == "partly":
         response.status_code = 203
     if q == "away":

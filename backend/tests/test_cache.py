@@ -17,7 +17,7 @@ from backend.core.cache.warming import warms
 from backend.core.config import DatabaseSettings
 from backend.core.db import sync_engine
 from backend.main import create_app
-from backend.testing import new_client, settings_for
+from backend.testing import BASE_URL, new_client, settings_for
 from backend.tests.cached_notes import as_caller, begin_anew, cache_of, counted, running, until, who_is
 
 MakeApp = Callable[..., FastAPI]
@@ -200,12 +200,13 @@ async def test_errors_and_cookies_are_for_one_caller_only(notes: httpx2.AsyncCli
         answer = await notes.get("/notes/all?q=cookie", headers=as_caller(number))
         assert f"secret={number}" in answer.headers["set-cookie"]
     for _ in range(2):
-        assert (await notes.get("/notes/all?q=secret", headers=ADA)).headers["Cache-Control"] == "no-store"
+        for said in ("no-store", "No-Store"):
+            assert (await notes.get(f"/notes/all?q={said}", headers=ADA)).headers["Cache-Control"] == said
         assert (await notes.get("/notes/all?q=partly", headers=ADA)).status_code == 203
     assert kept(notes_app) == 0
 
 
-@pytest.mark.parametrize("control", ["no-store", "no-cache"])
+@pytest.mark.parametrize("control", ["no-store", "no-cache", "No-Cache", "max-age=0, NO-STORE"])
 async def test_a_client_may_refuse_what_is_cached(notes: httpx2.AsyncClient, notes_app: FastAPI, control: str) -> None:
     for _ in range(2):
         assert (await notes.get("/notes/all", headers=ADA | {"Cache-Control": control})).status_code == 200
@@ -329,6 +330,17 @@ async def test_what_is_warmed_is_there_before_anybody_asks(notes: httpx2.AsyncCl
     await warms(read_all, "/notes/all")(notes_app)
     assert (await notes.get("/notes/all", headers=ADA)).status_code == 200
     assert executions(notes_app) == 1
+
+
+async def test_what_is_warmed_behind_a_root_path_is_what_is_asked_for_there(make_app: MakeApp) -> None:
+    from backend.tests.cached_notes import read_all
+
+    app = make_app(API__ROOT_PATH="/shop")
+    transport = httpx2.ASGITransport(app=app, root_path="/shop")  # as uvicorn calls an app that has a root path
+    async with running(app), httpx2.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+        await warms(read_all, "/notes/all")(app)
+        assert (await client.get("/shop/notes/all", headers=ADA)).status_code == 200
+        assert executions(app) == 1
 
 
 async def test_an_app_starts_whatever_becomes_of_warming(make_app: MakeApp) -> None:

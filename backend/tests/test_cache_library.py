@@ -9,10 +9,12 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 from fastapi_cache import FastAPICache
+from fastapi_cache.backends.inmemory import InMemoryBackend
 from fastapi_cache.decorator import cache
 from pydantic import BaseModel
 
 from backend.core.auth import Principal, requires
+from backend.core.cache.library import LibraryBackend, build_key
 from backend.testing import new_client
 from backend.tests.cached_notes import add_notes, as_caller, cache_of
 
@@ -75,3 +77,22 @@ async def test_its_way_to_clear_a_namespace_works(client: httpx2.AsyncClient, ap
     (key,) = [key for key in cache_of(app).local._entries if key.startswith("library:bills")]
     assert await FastAPICache.clear(key=key) == 1
     assert await FastAPICache.get_backend().get(key) is None
+
+
+async def test_no_app_starts_on_a_library_that_somebody_else_has_set_up(make_app: Callable[..., FastAPI]) -> None:
+    """By its own defaults, one caller would get what another one was told."""
+    app = make_app()
+    FastAPICache.reset()
+    FastAPICache.init(InMemoryBackend())
+    try:
+        with pytest.raises(RuntimeError, match=r"FastAPICache\.init was called with InMemoryBackend"):
+            async with app.router.lifespan_context(app):
+                pytest.fail("it started")
+    finally:
+        FastAPICache.reset()
+
+
+async def test_once_it_is_set_up_it_stays_so(client: httpx2.AsyncClient) -> None:
+    FastAPICache.init(InMemoryBackend())
+    assert isinstance(FastAPICache.get_backend(), LibraryBackend)
+    assert FastAPICache.get_key_builder() is build_key

@@ -151,7 +151,7 @@ def test_an_entry_is_good_only_under_its_key_and_with_our_secret() -> None:
 
 async def test_what_redis_does_not_know_yet_is_not_read_from_there(server: ValkeyServer) -> None:
     """Neither runs: what is invalidated waits to be sent."""
-    settings = settings_for("sqlite://", redis={"url": server.connection_url}, cache={"prefix": "unsent"})
+    settings = settings_for("sqlite://", redis={"url": server.connection_url, "prefix": "unsent"})
     client, breakers = redis.connect(settings.redis), Breakers()
     mine, others = (Cache(settings, client, breakers, vary=()) for _ in range(2))
     wanted = Wanted(key="k", tags=("t",), seconds=60, namespace="n")

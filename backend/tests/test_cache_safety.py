@@ -43,9 +43,9 @@ STEPS = st.lists(
 async def apps(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[FastAPI, FastAPI]]:
     """Two on one database and one Redis, as two processes would be."""
     folder = tmp_path_factory.mktemp("notes")
-    url, redis = f"sqlite:///{folder}/notes.db", {"url": os.environ["TEST_REDIS_URL"]}
-    cache = {"flight_seconds": 0.1, "prefix": folder.name + str(os.getpid())}
-    first, second = (create_app(settings_for(url, redis=redis, cache=cache)) for _ in range(2))
+    url = f"sqlite:///{folder}/notes.db"
+    redis = {"url": os.environ["TEST_REDIS_URL"], "prefix": folder.name + str(os.getpid())}
+    first, second = (create_app(settings_for(url, redis=redis, cache={"flight_seconds": 0.1})) for _ in range(2))
     engine = sync_engine(DatabaseSettings(url=url))
     SQLModel.metadata.create_all(engine)
     engine.dispose()

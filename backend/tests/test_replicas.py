@@ -22,7 +22,7 @@ from backend.core.auth import Caller
 from backend.core.config import BadSetting, DatabaseSettings
 from backend.core.db import Session, sync_engine
 from backend.core.read_session import ReadSession
-from backend.core.replicas import Replica, Replicas
+from backend.core.replicas import LOOKS, Replica, Replicas
 from backend.features.users.models import User
 from backend.main import create_app
 from backend.testing import PASSWORD_HASH, new_client, run_alembic, session_of, settings_for, token_for
@@ -147,10 +147,10 @@ def add_routes(app: FastAPI) -> None:
         await session.exec(update(User).where(col(User.id) == caller.id).values(full_name="In bulk"))
 
 
-def app_on(servers: Servers, **sections: Any) -> FastAPI:
+def app_on(servers: Servers, *, copies: int = 1, max_lag: float = MAX_LAG, **sections: Any) -> FastAPI:
     settings = settings_for(servers.primary.get_uri(), **sections)
-    limits = {"replica_max_lag_seconds": MAX_LAG, "replica_sticky_seconds": STICKY}
-    database = settings.database.model_copy(update={"replica_urls": (servers.replica.get_uri(),), **limits})
+    limits = {"replica_max_lag_seconds": max_lag, "replica_sticky_seconds": max_lag + STICKY - MAX_LAG}
+    database = settings.database.model_copy(update={"replica_urls": (servers.replica.get_uri(),) * copies, **limits})
     app = create_app(settings.model_copy(update={"database": database}))
     add_routes(app)
     return app
@@ -227,6 +227,27 @@ async def test_a_replica_of_an_idle_primary_stays_current(reader: Reader) -> Non
         await asyncio.sleep(0.05)
 
 
+async def test_of_many_replicas_each_is_judged_by_looks_of_its_own(servers: Servers) -> None:
+    """All have what was written before the pause, and all stay current for as long as that is recent enough."""
+    app = app_on(servers, copies=5, max_lag=60)
+    replicas: Replicas = app.state.replicas
+
+    async def all_are_current() -> bool:
+        for replica in replicas.all:
+            await replicas.look_at(replica)
+        return all(replicas.is_current(replica) for replica in replicas.all)
+
+    async with app.router.lifespan_context(app), asyncio.timeout(PATIENCE):
+        while not await all_are_current():
+            await asyncio.sleep(0.02)
+        servers.on_replica("SELECT pg_wal_replay_pause()")
+        try:
+            await person(app)
+            assert [await all_are_current() for _ in range(LOOKS)] == [True] * LOOKS
+        finally:
+            servers.on_replica("SELECT pg_wal_replay_resume()")
+
+
 async def test_a_stopped_replica_costs_no_error_and_is_read_from_again(servers: Servers, reader: Reader) -> None:
     await asyncio.gather(*(reader.name() for _ in range(8)))  # connections to be cut
     servers.stop_replica()
@@ -264,8 +285,7 @@ async def test_writing_through_a_read_session_is_an_error(
 
 
 async def test_another_process_knows_of_a_write_by_redis(servers: Servers) -> None:
-    shared = {"redis": {"url": os.environ["TEST_REDIS_URL"]}}
-    one, two = app_on(servers, **shared), app_on(servers, **shared)
+    one, two = (app_on(servers, redis={"url": os.environ["TEST_REDIS_URL"]}) for _ in range(2))
     async with one.router.lifespan_context(one), two.router.lifespan_context(two):
         user = await person(one)
         async with client_of(one, user) as here, client_of(two, user) as there:

@@ -1,16 +1,22 @@
 """What skips FastAPI's dependencies skips none that matters."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import Depends
+from fastapi import Depends, FastAPI
+from starlette.requests import HTTPConnection
 
 from backend.core.auth import Caller, InPerson, Principal, requires
+from backend.core.cache.shortcut import CachedAPIRoute
 from backend.core.db import Session
+from backend.core.feature import Feature
 from backend.core.read_session import ReadSession
 from backend.core.routing import ShortRoute
 from backend.features import FEATURES
+from backend.tests.cached_notes import as_caller, read_all, running
 
 SCOPES = requires("a:read", "b:read")
 
@@ -48,3 +54,21 @@ async def test_strangers_hear_nothing_about_their_mistakes(client: httpx2.AsyncC
     for body in ("{", "{}"):
         answer = await client.post("/api/v1/store/items", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 401
+
+
+async def test_a_cached_route_asks_who_is_calling_once_whether_it_has_the_answer_or_not(
+    make_app: Callable[..., FastAPI],
+) -> None:
+    app, asked = make_app(), []
+    app.router.routes.append(CachedAPIRoute("/short", read_all))
+
+    async def counts(connection: HTTPConnection) -> None:
+        asked.append(connection)
+
+    async with running(app) as client:
+        first = Feature(name="first", summary="Is asked first", authenticators=(counts,))
+        app.state.registry = replace(app.state.registry, features=(first, *app.state.registry.features))
+        for _ in range(2):
+            asked.clear()
+            assert (await client.get("/short", headers=as_caller(1))).status_code == 200
+            assert (app.state.executions, len(asked)) == (1, 1)

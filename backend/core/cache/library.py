@@ -112,7 +112,16 @@ def build_key(
 
 @contextmanager
 def library_uses(cache: Cache) -> Iterator[None]:
-    """Set the library up, which does so for a whole process; the first app that runs in it has it."""
+    """Set the library up, which does so for a whole process; the first app that runs in it has it.
+
+    RuntimeError when something else has set it up already: the library would ignore us without a word.
+    """
+    there = FastAPICache._backend  # noqa: SLF001  its getter fails where there is none
+    if there is not None and not isinstance(there, LibraryBackend):
+        raise RuntimeError(
+            f"FastAPICache.init was called with {type(there).__name__}, whose keys may ignore who is calling: "
+            "leave it out, the app calls it at its start"
+        )
     mine = LibraryBackend(cache)
     FastAPICache.init(mine, prefix="library", expire=DEFAULT_SECONDS, coder=LibraryCoder, key_builder=build_key)
     try:

@@ -99,8 +99,8 @@ class CachedRoute:
 
     def _key(self, cache: Cache, request: Request, caller: Principal | None) -> str | None:
         """None: neither looked up nor kept."""
-        control = request.headers.get("cache-control")
-        refused = control and ("no-store" in control or "no-cache" in control)
+        control = request.headers.get("cache-control", "").lower()
+        refused = "no-store" in control or "no-cache" in control
         if refused or request.method != "GET" or not cache.settings.enabled:
             return None
         key = request_key(request.scope)
@@ -115,8 +115,9 @@ class CachedRoute:
 
     async def warm(self, app: FastAPI, path: str, query: str) -> None:
         """Answer a request of nobody's, for what is kept of it. Parameters have their defaults."""
-        scope = {"type": "http", "app": app, "method": "GET", "path": path, "query_string": query.encode()}
-        scope |= {"headers": [], "scheme": "http", "server": ("localhost", 80)}
+        root = app.state.settings.api.root_path  # as the server puts it before each path
+        scope = {"type": "http", "app": app, "method": "GET", "root_path": root, "path": root + path}
+        scope |= {"query_string": query.encode(), "headers": [], "scheme": "http", "server": ("localhost", 80)}
         response = Response()
         del response.headers["content-length"]
         async with app.state.database.session(reading=True) as session:
@@ -171,7 +172,7 @@ def _conditional(request: Request, payload: Payload, before: Headers, status: in
 def _forbids(header: tuple[bytes, bytes]) -> bool:
     """Whether a route says by this header that its answer is for one caller alone."""
     name, value = header
-    return name == b"set-cookie" or (name == b"cache-control" and b"no-store" in value)
+    return name == b"set-cookie" or (name == b"cache-control" and b"no-store" in value.lower())
 
 
 def _parameter(signature: inspect.Signature, kind: type) -> str | None:

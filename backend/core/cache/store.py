@@ -58,7 +58,7 @@ class Cache:
         self._flights: dict[str, Flight] = {}
         if client is not None and self.settings.enabled:
             (secret, *_) = settings.security.keys_for("cache")
-            self.shared = Shared(client, breakers, prefix=self.settings.prefix, secret=secret)
+            self.shared = Shared(client, breakers, prefix=settings.redis.prefix, secret=secret)
             self.invalidations = Invalidations(
                 self.shared,
                 settings.redis.url,

@@ -9,12 +9,16 @@ from backend.core.config import CommaList, EnvSettings, Settings
 from backend.core.feature import Feature
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
-REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Request-ID")
+# Not X-API-Key: keys are for services, and no page should hold one.
+REQUEST_HEADERS = (
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"),
+    *("Last-Event-ID", "X-Request-ID"),
+)
 RATE_LIMIT = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 RESPONSE_HEADERS = (
     *("ETag", "Idempotent-Replayed", "Link", "Location"),
     *RATE_LIMIT,
-    *("Retry-After", "X-Request-ID", "X-Total-Count"),
+    *("Retry-After", "X-Request-ID", "X-Total-Count", "X-Total-Estimated"),
 )
 
 

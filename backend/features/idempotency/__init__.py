@@ -6,9 +6,11 @@ header is that of draft-ietf-httpapi-idempotency-key-header; `docs/how-to/retry-
 
 from backend.core.feature import Feature
 from backend.features.idempotency.description import describe
+from backend.features.idempotency.exchange import finish_before
 from backend.features.idempotency.housekeeping import lifespan
 from backend.features.idempotency.middleware import middleware
 from backend.features.idempotency.settings import IdempotencySettings
+from backend.features.users.events import AccountDeleted
 
 feature = Feature(
     name="idempotency",
@@ -18,4 +20,5 @@ feature = Feature(
     middleware=middleware,
     lifespan=lifespan,
     openapi=describe,
+    on={AccountDeleted: finish_before},
 )

@@ -41,7 +41,7 @@ class Answer:
 def kept_of(start: Message, body: bytes, largest: int) -> Answer | None:
     """What is worth storing of an answer; None when it must not, or cannot, be stored."""
     headers = [(name, value) for name, value in start["headers"] if name in KEPT]
-    secret = any(name == b"cache-control" and b"no-store" in value for name, value in headers)
+    secret = any(name == b"cache-control" and b"no-store" in value.lower() for name, value in headers)
     return None if secret or len(body) > largest else Answer(status=start["status"], headers=headers, body=body)
 
 

@@ -4,10 +4,11 @@ import asyncio
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.core import errors
+from backend.core import context, errors
 from backend.core.config import Settings
 from backend.core.db import Database, DeferredCommit
 from backend.core.errors import AppError
@@ -15,6 +16,7 @@ from backend.features.idempotency import service
 from backend.features.idempotency.answers import kept_of, sealed
 from backend.features.idempotency.service import Claim
 from backend.features.idempotency.settings import IdempotencySettings
+from backend.features.users.events import AccountDeleted
 
 log = structlog.get_logger(__name__)
 
@@ -40,11 +42,12 @@ class Exchange:
         self.database: Database = scope["app"].state.database
         self.work = DeferredCommit()
         self.start: Message = {}
+        self.finished = False
         self.settled = False
         self.replaced = False
 
     async def run(self, app: ASGIApp, receive: Receive) -> None:
-        self.scope["state"]["deferred_commit"] = self.work
+        self.scope["state"] |= {"deferred_commit": self.work, "exchange": self}
         try:
             await app(self.scope, receive, self.take)
         finally:
@@ -90,7 +93,8 @@ class Exchange:
         stored = None if answer is None else sealed(answer, self.settings.security, self.mine.place)
         self.work.session = self.work.session or self.database.session()  # a route that asked for none
         try:
-            await service.finish(self.work.session, self.mine, stored)
+            if not self.finished:
+                await service.finish(self.work.session, self.mine, stored)
             await self.work.session.commit()
         finally:
             await asyncio.shield(self.work.close())
@@ -102,6 +106,14 @@ class Exchange:
             await service.give_back(self.database, self.mine)
         except (SQLAlchemyError, OSError) as exc:
             log.warning("idempotency_key_not_given_back", error=type(exc).__name__)
+
+
+async def finish_before(session: AsyncSession, deleted: AccountDeleted) -> None:
+    """Who deletes their own account deletes its keys, and the claim on this very request: it is done before it goes."""
+    exchange = context.state("exchange")
+    if isinstance(exchange, Exchange) and exchange.mine.user_id == deleted.user_id:
+        await service.finish(session, exchange.mine, None)
+        exchange.finished = True
 
 
 async def _nothing() -> Message:

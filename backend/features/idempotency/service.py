@@ -16,10 +16,12 @@ from sqlmodel import col, delete, insert, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.db import Database
+from backend.core.errors import AppError, Unauthorized
 from backend.core.models import utc_now
 from backend.features.idempotency.errors import IdempotencyKeyReused, StillRunning
 from backend.features.idempotency.models import IdempotencyKey
 from backend.features.idempotency.settings import IdempotencySettings
+from backend.features.users.models import User
 
 BATCH = 1000  # keys deleted in one transaction
 DONE = ""  # instead of a claim
@@ -61,7 +63,8 @@ class Claim:
 async def claim(database: Database, wanted: Claim) -> IdempotencyKey | None:
     """None when the claim is ours now; else the row of the same request that is done already.
 
-    IdempotencyKeyReused when it was another request; StillRunning while the first one runs.
+    IdempotencyKeyReused when it was another request; StillRunning while the first one runs; Unauthorized when the
+    account is gone.
     """
     async with database.session() as session:
         try:
@@ -78,7 +81,7 @@ async def claim(database: Database, wanted: Claim) -> IdempotencyKey | None:
 async def _claim_existing(session: AsyncSession, wanted: Claim) -> IdempotencyKey | None:
     there = await session.get(IdempotencyKey, (wanted.user_id, wanted.key_hash))
     if there is None:
-        raise StillRunning  # until a moment ago
+        raise await _not_ours(session, wanted)
     now = utc_now()
     if there.expires_at > now:
         if there.fingerprint not in wanted.fingerprints:
@@ -94,11 +97,20 @@ async def _claim_existing(session: AsyncSession, wanted: Claim) -> IdempotencyKe
     return None
 
 
+async def _not_ours(session: AsyncSession, wanted: Claim) -> AppError:
+    """Another one has the key, or had it until a moment ago; or its person is gone, and known elsewhere only."""
+    person = (await session.exec(select(User.id).where(User.id == wanted.user_id))).first()
+    return StillRunning() if person else Unauthorized()
+
+
 async def finish(session: AsyncSession, mine: Claim, answer: str | None) -> None:
-    """Note that the work is done, in its transaction. StillRunning when somebody else has taken over: do not commit."""
+    """Note that the work is done, in its transaction. Do not commit when it raises.
+
+    StillRunning when somebody else has taken over; Unauthorized when the account was deleted meanwhile.
+    """
     done = await session.exec(update(IdempotencyKey).where(*mine.held()).values(claim=DONE, answer=answer))
     if not done.rowcount:
-        raise StillRunning
+        raise await _not_ours(session, mine)
 
 
 async def give_back(database: Database, mine: Claim) -> None:

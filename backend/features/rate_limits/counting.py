@@ -66,8 +66,8 @@ class InRedis:
 class Limiter:
     """One app's limits: in Redis where there is one, in this process while there is none."""
 
-    def __init__(self, settings: RateLimitSettings, redis: Redis | None, breakers: Breakers) -> None:
-        self.prefix = "limit:"
+    def __init__(self, settings: RateLimitSettings, redis: Redis | None, breakers: Breakers, *, prefix: str) -> None:
+        self.prefix = f"{prefix}:limit:"
         self._rates = settings.rates
         self._fail_closed = settings.fail_closed
         self._here = InProcess()

@@ -22,7 +22,8 @@ STARTS = ("http.response.start", "websocket.http.response.start")
 def limiter_of(app: FastAPI, settings: RateLimitSettings) -> Limiter:
     """This app's, made at first use."""
     if not hasattr(app.state, "limits"):
-        app.state.limits = Limiter(settings, app.state.redis, app.state.breakers)
+        prefix = app.state.settings.redis.prefix
+        app.state.limits = Limiter(settings, app.state.redis, app.state.breakers, prefix=prefix)
     limiter: Limiter = app.state.limits
     return limiter
 

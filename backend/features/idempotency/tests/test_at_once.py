@@ -9,12 +9,13 @@ from datetime import timedelta
 import httpx2
 import pytest
 from fastapi import FastAPI
-from sqlmodel import col, update
+from sqlmodel import col, delete, update
 from starlette.types import Message
 
 from backend.core.models import utc_now
 from backend.features.idempotency.models import IdempotencyKey
-from backend.features.idempotency.tests.conftest import THINGS, Gate, add_routes, keys_of, made
+from backend.features.idempotency.tests.conftest import THINGS, Gate, account, add_routes, keys_of, made
+from backend.features.users.models import User
 from backend.main import create_app
 from backend.testing import new_client, settings_for
 
@@ -149,6 +150,36 @@ async def test_a_stream_is_not_kept_but_carried_out_once(committed_app: FastAPI,
     again = await ada.post(f"{THINGS}/stream", json=body, headers=headers)
     assert said(again) == (409, "idempotency_answer_not_kept")
     assert await made(committed_app, body["kind"]) == 1
+
+
+async def delete_elsewhere(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    """As another process would: this one goes on with what it knows of the caller."""
+    me = (await client.get("/api/v1/auth/me")).json()["id"]
+    await account(app.state.database)  # SQLite gives the latest id again
+    async with app.state.database.session() as session:
+        await session.exec(delete(User).where(col(User.id) == me))
+        await session.commit()
+
+
+async def test_a_deleted_account_is_401_where_it_is_still_known(
+    committed_app: FastAPI, ada: httpx2.AsyncClient
+) -> None:
+    await delete_elsewhere(committed_app, ada)
+    body = thing()
+    assert said(await ada.post(THINGS, json=body, headers=key())) == (401, "unauthorized")
+    assert await made(committed_app, body["kind"]) == 0
+
+
+async def test_an_account_that_is_deleted_meanwhile_is_401_and_nothing_is_done(
+    committed_app: FastAPI, ada: httpx2.AsyncClient, gate: Gate
+) -> None:
+    body = thing("held")
+    first = asyncio.create_task(ada.post(THINGS, json=body, headers=key()))
+    await gate.reached.wait()
+    await delete_elsewhere(committed_app, ada)
+    gate.open.set()
+    assert said(await first) == (401, "unauthorized")
+    assert await made(committed_app, body["kind"]) == 0
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_has_asked_nothing(

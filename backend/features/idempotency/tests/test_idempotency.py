@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from backend.core.config import SecuritySettings
 from backend.core.models import utc_now
 from backend.features.idempotency import service
-from backend.features.idempotency.answers import Answer, opened, sealed
+from backend.features.idempotency.answers import Answer, kept_of, opened, sealed
 from backend.features.idempotency.models import IdempotencyKey
 from backend.testing import PASSWORD, ClientFor, MakeUser
 
@@ -195,6 +195,16 @@ async def test_keys_go_with_their_person(
     assert await rows(session) == []
 
 
+async def test_who_deletes_their_own_account_hears_so(
+    make_user: MakeUser, client_for: ClientFor, as_admin: httpx2.AsyncClient, session: AsyncSession
+) -> None:
+    user = await make_user("admin")
+    ada, place, headers = client_for(user), f"{USERS}/{user.id}", key()
+    assert [(await ada.delete(place, headers=headers)).status_code for _ in range(2)] == [204, 401]
+    assert (await as_admin.get(place)).status_code == 404
+    assert await rows(session) == []
+
+
 async def test_an_answer_that_holds_a_secret_is_not_kept(
     make_user: MakeUser, client_for: ClientFor, session: AsyncSession
 ) -> None:
@@ -258,6 +268,12 @@ async def test_what_is_stored_tells_a_reader_nothing(as_admin: httpx2.AsyncClien
     assert row.answer
     assert answer.content not in base64.b64decode(row.answer)
     assert "ada" not in row.key_hash
+
+
+@pytest.mark.parametrize("control", ["no-store", "private, No-Store"])
+def test_no_store_is_no_store_however_it_is_written(control: str) -> None:
+    start = {"status": 200, "headers": [(b"cache-control", control.encode())]}
+    assert kept_of(start, b"secret", largest=100) is None
 
 
 def test_a_stored_answer_opens_in_its_own_row_with_a_known_key_only() -> None:

@@ -33,9 +33,9 @@ async def server() -> AsyncIterator[ValkeyServer]:
 @pytest.fixture
 def away(server: ValkeyServer, make_app: Callable[..., FastAPI]) -> Callable[..., FastAPI]:
     """`away(RATE_LIMITS__FAIL_CLOSED="false")`: an app on that server."""
-    return lambda **variables: make_app(
-        REDIS_URL=server.connection_url, RATE_LIMITS__OVERRIDES=RATES, LOG__LEVEL="error", **variables
-    )
+    own = {"REDIS_URL": server.connection_url, "RATE_LIMITS__OVERRIDES": RATES, "LOG__LEVEL": "error"}
+    own["REDIS__TIMEOUT"] = "1"  # soon for one that is frozen, and long for one on a busy machine
+    return lambda **variables: make_app(**own | variables)
 
 
 async def open_status(client: httpx2.AsyncClient) -> int:

@@ -16,6 +16,7 @@ from backend.core.redis import connect
 from backend.features.rate_limits.counting import InProcess, InRedis
 
 DAY = 86_400_000  # milliseconds: next to nothing comes back while a test runs
+BUSY = 30  # seconds by which a machine may hold up one of them; what is counted comes back in 1440 or more
 
 
 @pytest.fixture
@@ -43,8 +44,8 @@ async def test_redis_and_this_process_say_the_same(redis: Redis, most: int) -> N
     for _ in range(most + 2):
         mine, theirs = here.take(key, rate), await there.take(key, rate)
         assert (mine.outcome, mine.most, mine.remaining) == (theirs.outcome, theirs.most, theirs.remaining)
-        assert abs(mine.reset - theirs.reset) <= 2
-        assert abs(mine.retry_after - theirs.retry_after) <= 2
+        assert abs(mine.reset - theirs.reset) <= BUSY
+        assert abs(mine.retry_after - theirs.retry_after) <= BUSY
     # A key is gone when there is nothing left to remember.
     assert 0 < await redis.pttl(key) <= DAY
     await redis.delete(key)
