@@ -12,18 +12,16 @@ from fastapi import Depends
 from sqlalchemy import Result, event
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
-from sqlmodel import Session as SyncSession
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
 from backend.core.auth import current_principal
+from backend.core.commits import READS_ONLY, RequestSession, after_commit
 from backend.core.db import Database
 from backend.core.errors import Unavailable, of_database
 from backend.core.replicas import Replica, Replicas
 from backend.core.replication import NEVER
 from backend.core.writers import Writers
-
-READS_ONLY = "a ReadSession only reads: take Session to write"
 
 
 async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
@@ -45,7 +43,7 @@ async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession
 ReadSession = Annotated[AsyncSession, Depends(read_session, scope="function")]
 
 
-class ReplicatedSession(SyncSession):
+class ReplicatedSession(RequestSession):
     """What sessions are where there are replicas."""
 
 
@@ -75,7 +73,6 @@ def _execute(state: ORMExecuteState) -> Result[Any] | None:
     """Run a statement on the session's replica; None: on the primary, as ever."""
     session = state.session
     if state.is_insert or state.is_update or state.is_delete:
-        _refuse(session)
         _note_writer(session)
         return None
     if (replica := _replica(session.info)) is None:
@@ -88,12 +85,6 @@ def _execute(state: ORMExecuteState) -> Result[Any] | None:
     replica.as_of, session.info["replica"] = NEVER, None  # until the next look
     session.close()  # the broken transaction goes; what was loaded stays as it is
     return None
-
-
-@event.listens_for(OrmSession, "before_flush")
-def _refuse(session: OrmSession, *_unused: object) -> None:
-    if session.info.get("reads"):
-        raise RuntimeError(READS_ONLY)
 
 
 @dataclass(frozen=True)
@@ -109,7 +100,7 @@ class _Wrote:
 
 @event.listens_for(ReplicatedSession, "after_flush")
 def _note_writer(session: OrmSession, *_unused: object) -> None:
-    waiting: list[object] = session.info.setdefault("after_commit", [])
-    caller = current_principal()
-    if caller and (wrote := _Wrote(session.info["replicas"].writers, caller.id)) not in waiting:
-        waiting.append(wrote)
+    if caller := current_principal():
+        wrote = _Wrote(session.info["replicas"].writers, caller.id)
+        if all(one.action != wrote for one in session.info.get("after_commit", ())):
+            after_commit(session, wrote, if_unsure=True)
