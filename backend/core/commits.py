@@ -134,5 +134,5 @@ def _committed(session: OrmSession) -> None:
 def _rolled_back(session: OrmSession) -> None:
     info, gone = session.info, session.get_nested_transaction()
     info["after_commit"] = [one for one in info.get("after_commit", ()) if not _within(one.savepoint, gone)]
-    if "wrote" in info and _within(*info["wrote"], gone):
+    if "wrote" in info and _within(info["wrote"][0], gone):
         del info["wrote"]
