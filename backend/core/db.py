@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,6 @@ from sqlalchemy import BigInteger, Engine, create_engine, event
 from sqlalchemy.engine import URL, Connection, Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.asyncio import AsyncSession as PlainAsyncSession
-from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session as SyncSession
@@ -21,6 +20,7 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
+from backend.core.commits import CommittingSession, ConsoleSession, RequestSession
 from backend.core.config import BadSetting, DatabaseSettings
 from backend.core.ping import ping_briefly
 
@@ -180,6 +180,14 @@ def new_engine(url: URL, settings: DatabaseSettings, *, always_ping: bool = Fals
     return engine
 
 
+def for_reading(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine and pool, for sessions that only read."""
+    options: dict[str, Any] = {"reading": True}
+    if engine.dialect.name == "postgresql":  # no BEGIN, no COMMIT: READ COMMITTED looks anew with each statement, too
+        options["isolation_level"] = "AUTOCOMMIT"
+    return engine.execution_options(**options)
+
+
 class Database:
     """The async engine and what opens sessions on it. One per app; `close()` when the app stops."""
 
@@ -189,14 +197,13 @@ class Database:
         _make_folder(self.url)
         self.engine: AsyncEngine = new_engine(self.url, settings)
         self._writing: AsyncEngine | AsyncConnection = self.engine
-        options: dict[str, Any] = {"reading": True}
-        if self.family == "postgresql":  # no BEGIN, no COMMIT: READ COMMITTED looks anew with each statement, too
-            options["isolation_level"] = "AUTOCOMMIT"
-        self._reading: AsyncEngine | AsyncConnection = self.engine.execution_options(**options)
+        self._reading: AsyncEngine | AsyncConnection = for_reading(self.engine)
         self.info: dict[str, Any] = {}  # what every session carries along: who listens to events, the known callers
-        self._sessions = async_sessionmaker(class_=AsyncSession, expire_on_commit=False)
+        self._sessions = async_sessionmaker(class_=CommittingSession, expire_on_commit=False)
         # SQLAdmin configures the maker it is given, so it gets one of its own; it only reads through it.
-        self.console_sessions = async_sessionmaker(self._reading, class_=PlainAsyncSession, info=self.info)
+        self.console_sessions = async_sessionmaker(
+            self._reading, class_=PlainAsyncSession, sync_session_class=ConsoleSession, info=self.info
+        )
 
     def session(self, *, reading: bool = False) -> AsyncSession:
         """A new session, to be used with `async with`; the caller commits. `reading=True` promises not to write."""
@@ -220,7 +227,7 @@ class Database:
         one, other = await asyncio.gather(alone(first), alone(second))
         return one, other
 
-    def open_as(self, kind: type[SyncSession]) -> None:
+    def open_as(self, kind: type[RequestSession]) -> None:
         """Make sessions of this kind from now on, which may listen to what they are asked."""
         self._sessions.configure(sync_session_class=kind)
 
@@ -271,41 +278,6 @@ def sync_session(settings: DatabaseSettings) -> Iterator[SyncSession]:
             session.commit()
     finally:
         engine.dispose()
-
-
-@event.listens_for(OrmSession, "before_flush")
-def _refuse_to_write(session: OrmSession, *_unused: object) -> None:
-    if session.info.get("reading"):
-        raise RuntimeError("this session is for reading: a GET must not write, nor must `session(reading=True)`")
-
-
-@event.listens_for(OrmSession, "after_flush")
-def _note_write(session: OrmSession, _context: object) -> None:
-    session.info["wrote"] = True
-
-
-@event.listens_for(OrmSession, "after_commit")
-@event.listens_for(OrmSession, "after_rollback")
-def _forget_write(session: OrmSession) -> None:
-    session.info.pop("wrote", None)
-
-
-@event.listens_for(OrmSession, "after_commit")
-def _do_what_waited(session: OrmSession) -> None:
-    if not session.in_nested_transaction():
-        with ExitStack() as all_of_them:  # whatever becomes of one
-            for action in reversed(session.info.pop("after_commit", [])):
-                all_of_them.callback(action)
-
-
-@event.listens_for(OrmSession, "after_rollback")
-def _forget_what_waited(session: OrmSession) -> None:
-    session.info.pop("after_commit", None)
-
-
-def after_commit(session: AsyncSession, action: Callable[[], object]) -> None:
-    """Do something quick once the session has committed, and not at all when it rolls back."""
-    session.info.setdefault("after_commit", []).append(action)
 
 
 async def release(session: AsyncSession) -> None:

@@ -2,7 +2,7 @@
 
 A feature declares its events as frozen dataclasses, and listens by `Feature.on = {PasswordChanged: handler}`. Handlers
 run at once, in registry order; what one raises refuses the whole. What must wait for the commit (mail, caches) is left
-to `backend.core.db.after_commit`.
+to `backend.core.commits.after_commit`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping

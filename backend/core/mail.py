@@ -8,8 +8,8 @@ from email.utils import format_datetime, make_msgid
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from backend.core.commits import after_commit
 from backend.core.config import Settings
-from backend.core.db import after_commit
 from backend.core.mailer import Mailer
 from backend.core.models import utc_now
 

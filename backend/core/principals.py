@@ -10,7 +10,7 @@ from collections import OrderedDict
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.auth import Principal
-from backend.core.db import after_commit
+from backend.core.commits import after_commit
 
 SIZE = 10_000  # callers; the one unseen for longest makes room
 
@@ -72,11 +72,11 @@ def forget(session: AsyncSession, user_id: int) -> None:
     """When this session commits: what this person may do has changed, or one of their credentials has ended."""
     principals: Principals | None = session.info.get("principals")
     if principals is not None:
-        after_commit(session, lambda: principals.forget(user_id))
+        after_commit(session, lambda: principals.forget(user_id), if_unsure=True)
 
 
 def forget_all(session: AsyncSession) -> None:
     """When this session commits: what many may do has changed."""
     principals: Principals | None = session.info.get("principals")
     if principals is not None:
-        after_commit(session, principals.forget_all)
+        after_commit(session, principals.forget_all, if_unsure=True)

@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends
-from sqlalchemy import Engine, Executable, Result, event
+from sqlalchemy import Engine, Result, Select, event
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
-from sqlmodel import Session as SyncSession
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
 from backend.core.auth import current_principal
+from backend.core.commits import READS_ONLY, RequestSession, after_commit
 from backend.core.db import Database
 from backend.core.errors import Unavailable, of_database
 from backend.core.replicas import Replica, Replicas
 from backend.core.replication import NEVER
 from backend.core.writers import Writers
-
-READS_ONLY = "a ReadSession only reads: take Session to write"
 
 
 async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
@@ -46,7 +44,7 @@ ReadSession = Annotated[AsyncSession, Depends(read_session, scope="function")]
 
 
 async def rows(
-    session: AsyncSession, statement: Executable, parameters: Mapping[str, Any] | None = None
+    session: AsyncSession, statement: Select[Any], parameters: Mapping[str, Any] | None = None
 ) -> Sequence[Any]:
     """What a SELECT of columns finds, at a third of the cost of `session.exec`.
 
@@ -56,7 +54,7 @@ async def rows(
     return await session.run_sync(_rows, statement, parameters)
 
 
-def _rows(session: OrmSession, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[Any]:
+def _rows(session: OrmSession, statement: Select[Any], parameters: Mapping[str, Any] | None) -> Sequence[Any]:
     bind = session.bind
     if isinstance(bind, Engine) and session.info.get("reading") and not isinstance(session, ReplicatedSession):
         with bind.connect() as connection:
@@ -64,7 +62,7 @@ def _rows(session: OrmSession, statement: Executable, parameters: Mapping[str, A
     return session.execute(statement, parameters).all()
 
 
-class ReplicatedSession(SyncSession):
+class ReplicatedSession(RequestSession):
     """What sessions are where there are replicas."""
 
 
@@ -94,7 +92,6 @@ def _execute(state: ORMExecuteState) -> Result[Any] | None:
     """Run a statement on the session's replica; None: on the primary, as ever."""
     session = state.session
     if state.is_insert or state.is_update or state.is_delete:
-        _refuse(session)
         _note_writer(session)
         return None
     if (replica := _replica(session.info)) is None:
@@ -107,12 +104,6 @@ def _execute(state: ORMExecuteState) -> Result[Any] | None:
     replica.as_of, session.info["replica"] = NEVER, None  # until the next look
     session.close()  # the broken transaction goes; what was loaded stays as it is
     return None
-
-
-@event.listens_for(OrmSession, "before_flush")
-def _refuse(session: OrmSession, *_unused: object) -> None:
-    if session.info.get("reads"):
-        raise RuntimeError(READS_ONLY)
 
 
 @dataclass(frozen=True)
@@ -128,7 +119,7 @@ class _Wrote:
 
 @event.listens_for(ReplicatedSession, "after_flush")
 def _note_writer(session: OrmSession, *_unused: object) -> None:
-    waiting: list[object] = session.info.setdefault("after_commit", [])
-    caller = current_principal()
-    if caller and (wrote := _Wrote(session.info["replicas"].writers, caller.id)) not in waiting:
-        waiting.append(wrote)
+    if caller := current_principal():
+        wrote = _Wrote(session.info["replicas"].writers, caller.id)
+        if all(one.action != wrote for one in session.info.get("after_commit", ())):
+            after_commit(session, wrote, if_unsure=True)

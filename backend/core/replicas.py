@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.core.config import BadSetting, DatabaseSettings
-from backend.core.db import Database, async_url, family, new_engine
+from backend.core.db import Database, async_url, family, for_reading, new_engine
 from backend.core.replication import NEVER, Positions
 from backend.core.writers import Writers
 
@@ -32,7 +32,7 @@ class Replica:
     def __init__(self, url: str, settings: DatabaseSettings, primary: AsyncEngine) -> None:
         parsed = async_url(url)
         self.name = str(parsed.host or parsed.query.get("host", "")) + (f":{parsed.port}" if parsed.port else "")
-        self.engine = new_engine(parsed, settings, always_ping=True)
+        self.engine = for_reading(new_engine(parsed, settings, always_ping=True))
         self.watcher = new_engine(parsed, _alone(settings))
         self.positions = Positions(primary, self.watcher)
         self.as_of = NEVER

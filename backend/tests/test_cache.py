@@ -2,20 +2,24 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from sqlalchemy import Connection, event, text
 from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.cache import cached, cached_result
 from backend.core.cache.keys import caller_key, request_key
 from backend.core.cache.warming import warms
 from backend.core.config import DatabaseSettings
 from backend.core.db import sync_engine
+from backend.core.principals import forget, forget_all
 from backend.main import create_app
 from backend.testing import BASE_URL, new_client, settings_for
 from backend.tests.cached_notes import as_caller, begin_anew, cache_of, counted, running, until, who_is
@@ -303,8 +307,6 @@ async def test_results_of_services_are_kept_by_their_arguments(notes: httpx2.Asy
 async def test_a_session_that_may_write_sees_its_own_writes_and_keeps_them_to_itself(
     notes: httpx2.AsyncClient, notes_app: FastAPI
 ) -> None:
-    from sqlalchemy import text
-
     database = notes_app.state.database
     async with database.session(reading=True) as session:
         assert (await counted(session)).version == 1
@@ -314,6 +316,44 @@ async def test_a_session_that_may_write_sees_its_own_writes_and_keeps_them_to_it
         await session.rollback()
     async with database.session(reading=True) as session:
         assert (await counted(session)).version == 1
+
+
+@contextmanager
+def losing_the_answer_to_a_commit(app: FastAPI) -> Iterator[None]:
+    engine = app.state.database.engine.sync_engine
+
+    def lose(connection: Connection) -> None:
+        connection.exec_driver_sql("COMMIT")
+        raise ConnectionResetError
+
+    event.listen(engine, "commit", lose)
+    try:
+        yield
+    finally:
+        event.remove(engine, "commit", lose)
+
+
+async def test_what_was_stored_is_seen_though_the_answer_to_the_commit_was_lost(
+    notes: httpx2.AsyncClient, notes_app: FastAPI
+) -> None:
+    assert (await notes.get("/notes/all", headers=ADA)).json()["version"] == 1
+    with losing_the_answer_to_a_commit(notes_app):
+        assert (await notes.post("/notes", headers=ADA)).status_code == 503
+    assert (await notes.get("/notes/all", headers=ADA)).json()["version"] == 2
+
+
+@pytest.mark.parametrize("change", [lambda session: forget(session, 1), forget_all], ids=["one", "all"])
+async def test_a_caller_is_looked_up_again_though_the_answer_to_the_commit_was_lost(
+    notes: httpx2.AsyncClient, notes_app: FastAPI, change: Callable[[AsyncSession], None]
+) -> None:
+    principals = notes_app.state.principals
+    principals.put("known", who_is(1), generation=principals.generation)
+    async with notes_app.state.database.session() as session:
+        await session.exec(text("UPDATE notes SET version = 1"))
+        change(session)
+        with losing_the_answer_to_a_commit(notes_app), pytest.raises(ConnectionResetError):
+            await session.commit()
+    assert principals.get("known") is None
 
 
 async def test_switched_off_it_keeps_nothing(make_app: MakeApp) -> None:

@@ -1,24 +1,30 @@
 """Engine, sessions, and the one commit per request at its edge: on real databases, with real concurrency."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import httpx2
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
-from sqlmodel import SQLModel, func, select
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.util.concurrency import await_only
+from sqlmodel import SQLModel, delete, func, insert, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from backend.core import commits
+from backend.core.commits import after_commit
 from backend.core.config import DatabaseSettings
 from backend.core.db import (
     Database,
     Money,
     Session,
-    after_commit,
     async_url,
     family,
     is_memory,
@@ -334,3 +340,181 @@ async def test_what_waits_for_the_commit_is_done_though_another_fails(session: A
     with pytest.raises(LookupError):
         await session.commit()
     assert done == ["first", "last"]
+
+
+async def test_a_savepoint_takes_along_what_waits_in_it_and_nothing_else(session: AsyncSession) -> None:
+    done: list[str] = []
+
+    def wait(name: str) -> None:
+        after_commit(session, lambda: done.append(name))
+
+    wait("before")
+    dropped = await session.begin_nested()
+    wait("in one that is rolled back")
+    async with session.begin_nested():
+        wait("in one that is released within it")
+    await dropped.rollback()
+    async with session.begin_nested():
+        wait("in one that is released")
+    assert done == []
+    await session.commit()
+    assert done == ["before", "in one that is released"]
+
+
+async def test_a_write_is_known_of_until_it_is_committed_or_its_savepoint_is_rolled_back(session: AsyncSession) -> None:
+    async def write(email: str) -> None:
+        session.add(User(email=email, password_hash=PASSWORD_HASH))
+        await session.flush()
+
+    dropped = await session.begin_nested()
+    await write("dropped@example.com")
+    await dropped.rollback()
+    await release(session)
+    async with session.begin_nested():
+        await write("kept@example.com")
+    await (await session.begin_nested()).rollback()
+    with pytest.raises(RuntimeError, match="changes to store"):
+        await release(session)
+
+
+WRITES = (
+    update(User).values(full_name="?"),
+    delete(User),
+    insert(User).values(email="new@example.com", password_hash="!"),
+    cast("UpdateBase", text(" Update users SET full_name = '?'")),
+)
+
+
+@pytest.mark.parametrize("statement", WRITES, ids=str)
+async def test_a_session_for_reading_refuses_statements_that_write(database: Database, statement: UpdateBase) -> None:
+    async with database.session(reading=True) as session, database.console_sessions() as console:
+        for asked in (session.exec(statement), console.execute(statement)):
+            with pytest.raises(RuntimeError, match="only reads"):
+                await asked
+    await database.close()
+
+
+async def test_a_session_for_reading_refuses_to_flush(database: Database) -> None:
+    async with database.session(reading=True) as session, database.console_sessions() as console:
+        for one in (session, console):
+            one.add(User(email="new@example.com", password_hash="!"))
+            with pytest.raises(RuntimeError, match="only reads"):
+                await one.flush()
+    await database.close()
+
+
+async def test_a_commit_is_carried_through_though_the_request_is_given_up(database: Database) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    done: list[str] = []
+
+    @event.listens_for(database.engine.sync_engine, "commit")
+    def hold(_connection: Connection) -> None:
+        begun.set()
+        await_only(go_on.wait())
+
+    async def work() -> None:
+        async with database.session() as session:
+            session.add(User(email="carried@example.com", password_hash=PASSWORD_HASH))
+            event.listen(
+                session.sync_session, "after_flush", lambda *_: after_commit(session, lambda: done.append("mailed"))
+            )
+            await session.commit()
+
+    async with asyncio.timeout(20):
+        task = asyncio.create_task(work())
+        await begun.wait()
+        task.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert done == ["mailed"]
+    assert await count(database, "carried@example.com") == 1
+    await forget(database, "carried@example.com")
+    await database.close()
+
+
+async def test_a_commit_that_does_not_end_holds_nobody_up_for_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "PATIENCE", 0.1)
+    begun = asyncio.Event()
+    done: list[str] = []
+
+    @event.listens_for(database.engine.sync_engine, "commit")
+    def hang(_connection: Connection) -> None:
+        begun.set()
+        await_only(asyncio.Event().wait())
+
+    async def work() -> None:
+        async with database.session() as session:
+            session.add(User(email="hanging@example.com", password_hash=PASSWORD_HASH))
+            after_commit(session, lambda: done.append("mailed"))
+            after_commit(session, lambda: done.append("invalidated"), if_unsure=True)
+            await session.commit()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=20)
+    assert task.cancelled()
+    assert done == ["invalidated"]
+    await database.close()
+
+
+@asynccontextmanager
+async def swallowing_commits(url: URL) -> AsyncIterator[URL]:
+    """A way to PostgreSQL on which the COMMIT arrives, and its answer does not: the connection breaks instead."""
+    folder = url.query.get("host")
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if isinstance(folder, str):
+            from_server, to_server = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{url.port or 5432}")
+        else:
+            from_server, to_server = await asyncio.open_connection(url.host, url.port or 5432)
+
+        async def back() -> None:
+            while answer := await from_server.read(65536):
+                writer.write(answer)
+
+        answering = asyncio.create_task(back())
+        while asked := await reader.read(65536):
+            if arrived := b"COMMIT" in asked:
+                answering.cancel()
+                await asyncio.wait({answering})
+            to_server.write(asked)
+            if arrived:
+                await from_server.read(65536)
+                break
+        for one in (to_server, writer):
+            one.close()
+            await one.wait_closed()
+        answering.cancel()
+
+    server = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield url.set(host="127.0.0.1", port=port, query={})
+
+
+async def test_when_the_answer_to_a_commit_is_lost_caches_are_told_and_nobody_gets_mail(
+    committed_database_url: str, database: Database
+) -> None:
+    if database.family != "postgresql":
+        pytest.skip("the way there speaks PostgreSQL's protocol")
+    done: list[str] = []
+    async with swallowing_commits(make_url(committed_database_url)) as url:
+        behind = Database(DatabaseSettings(url=url.render_as_string(hide_password=False)))
+        async with behind.session() as session:
+            session.add(User(email="unsure@example.com", password_hash=PASSWORD_HASH))
+            after_commit(session, lambda: done.append("mailed"))
+            after_commit(session, lambda: done.append("invalidated"), if_unsure=True)
+            with pytest.raises(DBAPIError):
+                await session.commit()
+            assert done == ["invalidated"]
+            await session.rollback()
+            await session.commit()
+        await behind.close()
+    assert done == ["invalidated"]
+    assert await count(database, "unsure@example.com") == 1
+    await forget(database, "unsure@example.com")
+    await database.close()

@@ -7,6 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,12 @@ def add_routes(app: FastAPI) -> None:
     async def name(session: ReadSession, caller: Caller) -> str:
         return (await session.exec(select(User.full_name).where(User.id == caller.id))).one()
 
+    @app.get("/moments")
+    async def moments(session: ReadSession, caller: Caller) -> tuple[bool, set[datetime]]:
+        """When the transactions of two statements began."""
+        begun = {(await session.exec(select(func.now()))).one() for _ in range(2)}
+        return (await session.exec(WHERE)).one(), begun
+
     @app.get("/flush")
     async def flush(session: ReadSession, caller: Caller) -> None:
         session.add(User(email="new@example.com", password_hash=PASSWORD_HASH))
@@ -187,6 +194,11 @@ async def test_reads_go_to_the_replica_and_writes_to_the_primary(reader: Reader)
     await reader.rename("After")
     await reader.until(reader.reads_from_replica, True)
     assert await reader.name() == "After"
+
+
+async def test_a_replica_is_read_without_a_transaction_around_it(reader: Reader) -> None:
+    in_recovery, begun = (await reader.client.get("/moments")).json()
+    assert (in_recovery, len(begun)) == (True, 2)
 
 
 async def test_who_wrote_reads_it_at_once_and_others_go_on_with_the_replica(reader: Reader) -> None:
@@ -281,7 +293,7 @@ async def test_writing_through_a_read_session_is_an_error(
     reader: Reader, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (await reader.client.get(path)).status_code == 500
-    assert "a ReadSession only reads" in capsys.readouterr().err
+    assert "this session only reads" in capsys.readouterr().err
 
 
 async def test_another_process_knows_of_a_write_by_redis(servers: Servers) -> None:

@@ -15,8 +15,8 @@ from backend.core.cache.invalidations import Invalidations
 from backend.core.cache.local import EVERYTHING, Counts, Local
 from backend.core.cache.payload import Packed, Payload
 from backend.core.cache.shared import Lease, Shared
+from backend.core.commits import after_commit
 from backend.core.config import Settings
-from backend.core.db import after_commit
 from backend.core.redis import RedisAway
 
 POLL = 0.02  # seconds between looks at what another process computes
@@ -205,4 +205,4 @@ def invalidate(session: AsyncSession, *tags: str) -> None:
     """When this session commits: what is cached with one of these tags is outdated."""
     cache: Cache | None = session.info.get("cache")
     if cache is not None:
-        after_commit(session, lambda: cache.invalidate(tags))
+        after_commit(session, lambda: cache.invalidate(tags), if_unsure=True)

@@ -1,5 +1,6 @@
 """A request whose answer has not begun in time is given up: 504, its work is cancelled, its transaction rolled back.
 
+Only a COMMIT under way may have been carried out: `backend/core/commits.py` says what becomes of it.
 On PostgreSQL the running statement is cancelled, too. SQLite finishes it in its thread and MySQL on its server, before
 either is rolled back. Answers that have begun (streams, downloads) and WebSockets are not limited.
 """

@@ -1,0 +1,138 @@
+"""What the app's sessions refuse to do, and what waits for their commit: `after_commit(session, action)`.
+
+Whether a COMMIT has been carried out is not known when the connection broke before its answer came. What must not be
+missing then (a cache would stay outdated) is done `if_unsure`; what must not be untrue (a mail says that something has
+happened) is not. That a caller does not wait any more makes nothing unsure: the COMMIT is carried through without them.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ClauseElement, Connection, Engine, TextClause, event
+from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.sql.dml import UpdateBase
+from sqlmodel import Session as SyncSession
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+READS_ONLY = "this session only reads: no GET may write, no ReadSession, no `session(reading=True)`, no console's own"
+WRITES = re.compile(r"\s*(insert|update|delete|merge|replace|truncate)\b", re.IGNORECASE)  # SQL by hand
+PATIENCE = 5.0  # seconds for a COMMIT that nobody waits for any more
+
+
+class GuardedSession(OrmSession):
+    """Refuses to write when it is for reading; whatever becomes of its COMMIT, caches are told."""
+
+    def get_bind(self, mapper: Any = None, *, clause: ClauseElement | None = None, **more: Any) -> Engine | Connection:
+        """Each statement passes by here before it is sent. For a listener, SQLAlchemy would prepare each twice."""
+        if self.info.get("reading") and (
+            isinstance(clause, UpdateBase) or (isinstance(clause, TextClause) and WRITES.match(clause.text))
+        ):
+            raise RuntimeError(READS_ONLY)
+        return super().get_bind(mapper, clause=clause, **more)
+
+    def commit(self) -> None:
+        try:
+            super().commit()
+        except BaseException:  # cancelled, too
+            _do_what_waited(self, unsure=True)
+            raise
+
+
+class RequestSession(GuardedSession, SyncSession):
+    """What is inside of `CommittingSession`."""
+
+
+class ConsoleSession(GuardedSession):
+    """What SQLAdmin opens by itself: it only reads."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.info["reading"] = True
+
+
+class CommittingSession(AsyncSession):
+    """A COMMIT for which something waits is carried through, though the request has been given up meanwhile."""
+
+    sync_session_class = RequestSession
+
+    async def commit(self) -> None:
+        if self.new or self.dirty or self.deleted:
+            await self.flush()  # this may still be given up
+        if not self.info.get("after_commit"):
+            await super().commit()
+            return
+        committing = asyncio.create_task(super().commit())
+        try:
+            await asyncio.wait({committing})
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(PATIENCE, committing.cancel)
+            await asyncio.gather(committing, return_exceptions=True)
+            raise
+        await committing
+
+
+@event.listens_for(OrmSession, "before_flush")
+def _refuse_to_write(session: OrmSession, *_unused: object) -> None:
+    if session.info.get("reading"):
+        raise RuntimeError(READS_ONLY)
+
+
+# --- what waits ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something to do after the commit, unless its savepoint, or one around that, is rolled back."""
+
+    action: Callable[[], object]
+    if_unsure: bool
+    savepoint: SessionTransaction | None
+
+
+def after_commit(session: AsyncSession | OrmSession, action: Callable[[], object], *, if_unsure: bool = False) -> None:
+    """Do something quick once the session has committed, and not at all when it rolls back.
+
+    `if_unsure`: also when nobody knows whether it has committed. It must do no harm then if it has not.
+    """
+    inner = session if isinstance(session, OrmSession) else session.sync_session
+    waiting = Waiting(action, if_unsure, inner.get_nested_transaction())
+    session.info.setdefault("after_commit", []).append(waiting)
+
+
+def _do_what_waited(session: OrmSession, *, unsure: bool = False) -> None:
+    with ExitStack() as all_of_them:  # whatever becomes of one
+        for one in reversed(session.info.pop("after_commit", [])):
+            if one.if_unsure or not unsure:
+                all_of_them.callback(one.action)
+
+
+def _within(one: SessionTransaction | None, other: SessionTransaction | None) -> bool:
+    """Of savepoints; None is the transaction, around them all."""
+    while one is not None and one is not other:
+        one = one.parent
+    return one is other
+
+
+@event.listens_for(OrmSession, "after_flush")
+def _note_write(session: OrmSession, _context: object) -> None:
+    session.info.setdefault("wrote", (session.get_nested_transaction(),))  # whoever takes the first back takes all
+
+
+@event.listens_for(OrmSession, "after_commit")
+def _committed(session: OrmSession) -> None:
+    if not session.in_nested_transaction():  # else a savepoint is released
+        session.info.pop("wrote", None)
+        _do_what_waited(session)
+
+
+@event.listens_for(OrmSession, "after_rollback")
+def _rolled_back(session: OrmSession) -> None:
+    info, gone = session.info, session.get_nested_transaction()
+    info["after_commit"] = [one for one in info.get("after_commit", ()) if not _within(one.savepoint, gone)]
+    if "wrote" in info and _within(info["wrote"][0], gone):
+        del info["wrote"]
