@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 
 SUMMARY = "A batteries-included FastAPI starter that you clone and own."
 
+COLLECT_AFTER = 5000, 10, 10  # new objects until garbage is looked for: one request makes more than Python's 700
+
 CIRCUITS = Figure(
     name="circuit_state",
     help="1 for the state that a circuit breaker is in: closed, opened or half-opened.",
@@ -163,6 +165,15 @@ def served_app() -> FastAPI:
     Looking through half a million objects again and again would cost a busy process as much as all that it is for.
     """
     app = create_app()
-    gc.collect()
-    gc.freeze()
+    start = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with start(app):
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*COLLECT_AFTER)
+            yield
+
+    app.router.lifespan_context = lifespan
     return app

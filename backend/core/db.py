@@ -13,7 +13,6 @@ from sqlalchemy import BigInteger, Engine, create_engine, event
 from sqlalchemy.engine import URL, Connection, Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.asyncio import AsyncSession as PlainAsyncSession
-from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session as SyncSession
 from sqlmodel import SQLModel
@@ -23,6 +22,7 @@ from starlette.requests import HTTPConnection
 from backend.core.commits import CommittingSession, ConsoleSession, RequestSession
 from backend.core.config import BadSetting, DatabaseSettings
 from backend.core.ping import ping_briefly
+from backend.core.pool import FairPool
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -150,7 +150,7 @@ def new_engine(url: URL, settings: DatabaseSettings, *, always_ping: bool = Fals
         "echo": settings.echo,
         "hide_parameters": not settings.echo,  # an exception's text reaches the logs
         "pool_timeout": settings.pool_timeout,
-        "poolclass": AsyncAdaptedQueuePool,
+        "poolclass": FairPool,
     }
     kind = family(url)
     if kind in TIMEOUT_ARGUMENTS:

@@ -222,9 +222,9 @@ def test_a_new_sqlite_file_gets_its_folder(tmp_path: Path) -> None:
 def test_money_is_whole_cents(amount: str, cents: int) -> None:
     dialect = async_url("sqlite://").get_dialect()()
     assert Money().process_bind_param(Decimal(amount), dialect) == cents
-    assert Money().process_result_value(cents, dialect) == Decimal(amount)
+    assert Money().result_processor(dialect, None)(cents) == Decimal(amount)
     assert Money().process_bind_param(None, dialect) is None
-    assert Money().process_result_value(None, dialect) is None
+    assert Money().result_processor(dialect, None)(None) is None
 
 
 async def test_two_administrators_cannot_both_step_down(free_app: FastAPI) -> None:
