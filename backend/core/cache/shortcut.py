@@ -1,26 +1,65 @@
 """What is cached here is answered before FastAPI looks at the request: that costs more than the answer.
 
 Only where a route depends on nothing but its caller and a session. The caller is recognised, and their permissions are
-checked, all the same.
+checked, all the same. What is not cached goes straight to the route too, if that takes path and query parameters only:
+what FastAPI does besides is for streams, files and dependencies.
 """
 
+from typing import Any
+
+from fastapi import Response
+from fastapi.dependencies.utils import request_params_to_args
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from backend.core.auth import authenticate
-from backend.core.routing import CALLER, ShortRoute
+from backend.core.routing import CALLER, SESSIONS, ShortRoute
 
 
 class CachedAPIRoute(ShortRoute):
     """The route of a `@cached` function."""
 
+    def __init__(self, path: str, endpoint: Any, **given: Any) -> None:
+        super().__init__(path, endpoint, **given)
+        takes = self.dependant
+        self.straight = not (
+            takes.header_params
+            or takes.cookie_params
+            or takes.body_params
+            or takes.background_tasks_param_name
+            or takes.http_connection_param_name
+        )
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.needs is not None and self.needs.caller is not None and scope["method"] == "GET":
-            request = Request(scope, receive)
-            caller = await authenticate(request, self.needs.scopes)
-            answer = self.endpoint.cached.known(request, caller)  # type: ignore[attr-defined]
-            if answer is not None:
-                await answer(scope, receive, send)
-                return
+        if self.needs is None or self.needs.caller is None or scope["method"] != "GET":
+            await super().handle(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        caller = await authenticate(request, self.needs.scopes)
+        answer: Response | None = self.endpoint.cached.known(request, caller)  # type: ignore[attr-defined]
+        if answer is None and self.straight:
+            answer = await self._answer(request, {self.needs.caller.name: caller})
+        if answer is None:
             scope[CALLER] = caller
-        await super().handle(scope, receive, send)
+            await super().handle(scope, receive, send)
+        else:
+            await answer(scope, receive, send)
+
+    async def _answer(self, request: Request, values: dict[Any, Any]) -> Response:
+        """What the route says, of parameters that FastAPI has checked."""
+        takes = self.dependant
+        in_path, wrong_in_path = request_params_to_args(takes.path_params, request.path_params)
+        in_query, wrong_in_query = request_params_to_args(takes.query_params, request.query_params)
+        if wrong := wrong_in_path + wrong_in_query:
+            raise RequestValidationError(wrong)
+        values |= in_path | in_query
+        values[takes.request_param_name] = request
+        values[takes.response_param_name] = response = Response()
+        del response.headers["content-length"]
+        response.status_code = None
+        session = self.needs.session if self.needs else None
+        if session is None:
+            return await self.endpoint(**values)
+        async with SESSIONS[session.call](request) as values[session.name]:
+            return await self.endpoint(**values)
