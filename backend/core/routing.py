@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from typing import Any
 
 from fastapi.dependencies.models import Dependant
@@ -17,6 +17,7 @@ from fastapi.security import SecurityScopes
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from backend.core.auth import authenticate
 from backend.core.db import get_session
@@ -57,6 +58,19 @@ class ShortRoute(APIRoute):
     """A route that finds its caller and its session itself, if it needs nothing else."""
 
     needs: Needs | None = None
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **given: Any) -> None:
+        super().__init__(path, endpoint, **given)
+        shape = signature(endpoint)
+        bare = not shape.parameters and not self.dependant.dependencies
+        self.ready = bare and shape.return_annotation is Response and iscoroutinefunction(endpoint)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.ready and scope["method"] in (self.methods or ()):  # no parameters, and its answer is one
+            response: Response = await self.endpoint()
+            await response(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
 
     def get_route_handler(self) -> Handler:
         whole, self.needs = self.dependant, Needs.of(self.dependant)
