@@ -57,9 +57,12 @@ class CachedAPIRoute(ShortRoute):
         values[takes.request_param_name] = request
         values[takes.response_param_name] = response = Response()
         del response.headers["content-length"]
-        response.status_code = None
+        response.status_code = None  # type: ignore[assignment]  # FastAPI's way to say that the route may choose
         session = self.needs.session if self.needs else None
+        answer: Response
         if session is None:
-            return await self.endpoint(**values)
-        async with SESSIONS[session.call](request) as values[session.name]:
-            return await self.endpoint(**values)
+            answer = await self.endpoint(**values)
+        else:
+            async with SESSIONS[session.call](request) as values[session.name]:
+                answer = await self.endpoint(**values)
+        return answer
