@@ -68,12 +68,11 @@ class CommittingSession(AsyncSession):
             return
         committing = asyncio.create_task(super().commit())
         try:
-            await asyncio.wait({committing})
+            await asyncio.shield(committing)
         except asyncio.CancelledError:
             asyncio.get_running_loop().call_later(PATIENCE, committing.cancel)
             await asyncio.gather(committing, return_exceptions=True)
             raise
-        await committing
 
 
 @event.listens_for(OrmSession, "before_flush")
