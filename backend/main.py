@@ -169,7 +169,7 @@ def served_app() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with start(app):
+        async with start(app):  # of ours, which yields no state
             gc.collect()
             gc.freeze()
             gc.set_threshold(*COLLECT_AFTER)

@@ -8,7 +8,7 @@ happened) is not. That a caller does not wait any more makes nothing unsure: the
 import asyncio
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,9 @@ class CommittingSession(AsyncSession):
             await asyncio.shield(committing)
         except asyncio.CancelledError:
             asyncio.get_running_loop().call_later(PATIENCE, committing.cancel)
-            await asyncio.gather(committing, return_exceptions=True)
+            while not committing.done():
+                with suppress(asyncio.CancelledError):  # cancelled once more, and it goes on all the same
+                    await asyncio.wait({committing})
             raise
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -62,7 +63,8 @@ class Lines:
         self.name = name
 
     def write(self, line: str) -> None:
-        sys.stderr.write(line + "\n")
+        with suppress(OSError, ValueError, AttributeError):  # a full disk, or no stderr, stops no work
+            sys.stderr.write(line + "\n")
 
     debug = info = warning = error = critical = write
 

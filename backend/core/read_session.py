@@ -56,7 +56,9 @@ async def rows(
 
 def _rows(session: OrmSession, statement: Select[Any], parameters: Mapping[str, Any] | None) -> Sequence[Any]:
     bind = session.bind
-    if isinstance(bind, Engine) and session.info.get("reading") and not isinstance(session, ReplicatedSession):
+    has_one = session.in_transaction()  # and might wait for another, which those have who wait for this
+    borrows = session.info.get("reading") and not has_one
+    if borrows and isinstance(bind, Engine) and not isinstance(session, ReplicatedSession):
         with bind.connect() as connection:
             return connection.execute(statement, parameters).all()
     return session.execute(statement, parameters).all()

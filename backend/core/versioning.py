@@ -61,7 +61,10 @@ def _at(prefix: str, route: BaseRoute, unique_id: Callable[[APIRoute], str]) -> 
             given = {name: getattr(route, name) for name in ARGUMENTS}
             if route.stream_item_type or route.is_sse_stream:  # read from the return annotation again
                 del given["response_model"]
-            kind = CachedAPIRoute if hasattr(route.endpoint, "cached") else ShortRoute
+            own = type(route) if type(route) is not APIRoute else None
+            if own and hasattr(route.endpoint, "cached"):
+                raise BadFeature(f"{path}: @cached and a route class of your own exclude each other")
+            kind = own or (CachedAPIRoute if hasattr(route.endpoint, "cached") else ShortRoute)
             placed = kind(**given | {"path": path, "generate_unique_id_function": unique_id})
         elif isinstance(route, APIWebSocketRoute):
             placed = APIWebSocketRoute(path, route.endpoint, name=route.name, dependencies=route.dependencies)

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 
 import pytest
 import structlog
@@ -66,3 +67,15 @@ def test_console_and_level(environment: Callable[..., None], capsys: pytest.Capt
     assert "loud" in written
     assert "quiet" not in written
     assert "secret_key=x" not in written
+
+
+@pytest.mark.parametrize("stderr", ["/dev/full", None])
+def test_a_line_that_cannot_be_written_stops_no_work(monkeypatch: pytest.MonkeyPatch, stderr: str | None) -> None:
+    our_logging.configure(Settings())
+    with open(stderr, "w") if stderr else nullcontext() as file:  # noqa: PTH123  as stderr is opened
+        monkeypatch.setattr("sys.stderr", file)
+        structlog.get_logger().warning("loud")
+        monkeypatch.undo()
+        if file:
+            with suppress(OSError):  # what is left in its buffer
+                file.close()

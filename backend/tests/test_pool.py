@@ -3,12 +3,15 @@
 import asyncio
 
 import pytest
-from sqlalchemy import literal, select, text
+from sqlalchemy import event, literal, select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 from backend.core.config import DatabaseSettings
 from backend.core.db import Database, async_url, new_engine
+from backend.core.paging import PageQuery, paged
+from backend.core.pool import FairPool, FairQueue
 from backend.core.read_session import rows
 
 SELECT = text("SELECT 1")
@@ -58,3 +61,47 @@ async def test_who_gives_up_loses_nobodys_connection(engine: AsyncEngine) -> Non
     assert await waiting[2] == 1
     assert await ask() == 1
     await engine.dispose()
+
+
+async def test_nor_when_another_is_given_back_meanwhile() -> None:
+    queue = FairQueue[str](1)
+    waiting = asyncio.create_task(greenlet_spawn(queue.get))
+    await asyncio.sleep(0)
+    queue.put_nowait("handed over")
+    queue.put_nowait("kept")  # the queue is full
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert [queue.get_nowait(), queue.get_nowait()] == ["kept", "handed over"]
+
+
+async def test_the_place_of_a_connection_that_cannot_be_opened_goes_to_who_waits(committed_database_url: str) -> None:
+    options = {"poolclass": FairPool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 20}
+    engine = create_async_engine(async_url(committed_database_url), **options)
+    tried: list[object] = []
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def fail_once(*_unused: object) -> None:
+        tried.append(None)
+        if len(tried) == 1:
+            await_only(asyncio.sleep(0.05))
+            raise ConnectionRefusedError
+
+    async def ask() -> int:
+        async with engine.connect() as connection:
+            return int((await connection.execute(SELECT)).scalar_one())
+
+    async with asyncio.timeout(10):  # half of what they would wait for their turn
+        first, *others = await asyncio.gather(*(ask() for _ in range(3)), return_exceptions=True)
+    assert isinstance(first, ConnectionRefusedError)
+    assert others == [1, 1]
+    await engine.dispose()
+
+
+async def test_a_full_page_takes_one_connection(committed_database_url: str) -> None:
+    database = Database(DatabaseSettings(url=committed_database_url, pool_size=1, max_overflow=0, pool_timeout=0.5))
+    numbers = select(literal(1).label("number")).union_all(select(literal(2))).subquery()
+    async with database.session(reading=True) as session:
+        found, total = await paged(session, select(numbers.c.number), PageQuery(page=1, page_size=1))
+    assert (len(found), total.number) == (1, 2)
+    await database.close()

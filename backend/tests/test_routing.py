@@ -1,5 +1,8 @@
 """What skips FastAPI's dependencies skips none that matters."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -16,6 +19,7 @@ from backend.core.feature import Feature
 from backend.core.read_session import ReadSession
 from backend.core.routing import ShortRoute
 from backend.features import FEATURES
+from backend.testing import ROOT
 from backend.tests.cached_notes import as_caller, read_all, running
 
 SCOPES = requires("a:read", "b:read")
@@ -72,3 +76,19 @@ async def test_a_cached_route_asks_who_is_calling_once_whether_it_has_the_answer
             asked.clear()
             assert (await client.get("/short", headers=as_caller(1))).status_code == 200
             assert (app.state.executions, len(asked)) == (1, 1)
+
+
+def test_in_a_process_that_serves_the_collector_skips_what_is_there_from_the_start() -> None:
+    program = """
+import asyncio, gc
+from backend.main import COLLECT_AFTER, served_app
+async def main():
+    app = served_app()
+    assert gc.get_freeze_count() == 0
+    async with app.router.lifespan_context(app):
+        assert gc.get_freeze_count() > 100_000
+        assert gc.get_threshold() == COLLECT_AFTER
+asyncio.run(main())
+"""
+    environment = {"PATH": os.environ["PATH"], "ENV_FILE": "", "DATABASE_URL": "sqlite://"}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=120)

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from backend.core import versioning
-from backend.core.feature import Feature, Registry
+from backend.core.cache import cached
+from backend.core.feature import BadFeature, Feature, Registry
 from backend.core.openapi import customise
 from backend.testing import new_client
 from backend.tests import snapshots
@@ -65,6 +67,28 @@ def test_a_redefined_route_is_there_once() -> None:
         ("/things/new", "new"),
         ("/things/{which}", "read_better"),
     ]
+
+
+def test_a_route_class_of_a_features_own_stays() -> None:
+    class Signed(APIRoute):
+        """Looks at a signature first, say."""
+
+    v1 = APIRouter(route_class=Signed)
+
+    @v1.post("/hooks")
+    async def take() -> None: ...
+
+    app = FastAPI()
+    versioning.include(app, Registry(features=(Feature(name="hooks", summary="", v1=v1),)))
+    assert {type(route) for route in app.router.routes if getattr(route, "path", "").endswith("/hooks")} == {Signed}
+
+    v1.get("/cached")(cached("hooks", seconds=1, vary="shared")(read_nothing))
+    with pytest.raises(BadFeature, match="exclude each other"):
+        versioning.include(FastAPI(), Registry(features=(Feature(name="hooks", summary="", v1=v1),)))
+
+
+async def read_nothing() -> str:
+    return ""
 
 
 WORDS = ("description", "summary", "example", "examples")

@@ -23,6 +23,7 @@ class CachedAPIRoute(ShortRoute):
     def __init__(self, path: str, endpoint: Any, **given: Any) -> None:
         super().__init__(path, endpoint, **given)
         takes = self.dependant
+        self.gets = "GET" in (self.methods or ())
         self.straight = not (
             takes.header_params
             or takes.cookie_params
@@ -32,7 +33,7 @@ class CachedAPIRoute(ShortRoute):
         )
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.needs is None or self.needs.caller is None or scope["method"] != "GET":
+        if self.needs is None or self.needs.caller is None or scope["method"] != "GET" or not self.gets:
             await super().handle(scope, receive, send)
             return
         request = Request(scope, receive)
