@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from graphlib import TopologicalSorter
 from typing import Any, Literal
 
 from alembic import context
@@ -56,10 +57,20 @@ def generalise(column: Column[Any]) -> None:
         column.type = general
 
 
+def parents_first(operations: list[Any]) -> list[Any]:
+    """Operations on whole tables, those first that others refer to."""
+    by_name = {one.table_name: one for one in operations}
+    references = {name: one.to_table().foreign_keys for name, one in by_name.items()}
+    parents = {name: {key.target_fullname.split(".")[-2] for key in keys} - {name} for name, keys in references.items()}
+    order = TopologicalSorter({name: found & by_name.keys() for name, found in parents.items()}).static_order()
+    return [by_name[name] for name in order]
+
+
 def drop_tables_whole(_context: MigrationContext, _revision: object, directives: list[MigrationScript]) -> None:
     """Dropping a table drops its indexes. Autogenerate drops them first, which MySQL refuses under a foreign key.
 
-    The way back makes the table again, from what the database at hand told of it: that must do on the others, too.
+    It drops tables in any order, too: what refers to others has to go first. The way back makes the table again, from
+    what the database at hand told of it: that must do on the others, too.
     """
     for script in directives:
         for operations in (*script.upgrade_ops_list, *script.downgrade_ops_list):
@@ -67,8 +78,13 @@ def drop_tables_whole(_context: MigrationContext, _revision: object, directives:
             operations.ops = [
                 one for one in operations.ops if not (isinstance(one, ModifyTableOps) and one.table_name in dropped)
             ]
+        for operations in script.upgrade_ops_list:
+            drops = [one for one in operations.ops if isinstance(one, DropTableOp)]
+            operations.ops = [one for one in operations.ops if one not in drops] + parents_first(drops)[::-1]
         for operations in script.downgrade_ops_list:
-            for table in (one for one in operations.ops if isinstance(one, CreateTableOp)):
+            made = [one for one in operations.ops if isinstance(one, CreateTableOp)]
+            operations.ops = parents_first(made) + [one for one in operations.ops if one not in made]
+            for table in made:
                 table.kw = dict(TABLE_OPTIONS)
                 for column in (one for one in table.columns if isinstance(one, Column)):
                     generalise(column)
@@ -160,9 +176,11 @@ def run_online() -> None:
         run(given)
         return
     engine = sync_engine(Settings().database)
-    with engine.connect() as connection:
-        run(connection)
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            run(connection)
+    finally:
+        engine.dispose()  # with it goes the lock, of a migration that failed, too
 
 
 if context.is_offline_mode():

@@ -121,6 +121,20 @@ def test_a_new_migration_keeps_the_rows_there_are(tree: Path, url: str, tmp_path
         assert connection.execute("SELECT email FROM users").fetchone() == ("admin@example.com",)
 
 
+def test_a_written_migration_drops_what_refers_to_others_first(tree: Path, url: str, tmp_path: Path) -> None:
+    assert run_in(tree, "migrate", DATABASE_URL=url).returncode == 0
+    names = ["street", "city", "country", "planet"]
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        for name, larger in zip(names, [*names[1:], "street"], strict=True):
+            key = f", {larger}_id INTEGER REFERENCES {larger}(id)" if name != "planet" else ""
+            connection.execute(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY{key})")
+    written = run_in(tree, "new-migration", "drop places", DATABASE_URL=url, PYTHONHASHSEED="1")
+    assert written.returncode == 0, written.stderr
+    up, down = next((tree / "backend/migrations/versions").glob("*drop_places.py")).read_text().split("def downgrade")
+    assert re.findall(r'drop_table\("(\w+)"\)', up) == names
+    assert re.findall(r'create_table\(\s*"(\w+)"', down) == names[::-1]
+
+
 MISTAKES = {
     "PORT": ("http", "SERVER__PORT: "),
     "ENVIRONMENT": ("prod", "ENVIRONMENT: "),
