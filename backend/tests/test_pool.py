@@ -84,7 +84,7 @@ async def test_the_place_of_a_connection_that_cannot_be_opened_goes_to_who_waits
     def fail_once(*_unused: object) -> None:
         tried.append(None)
         if len(tried) == 1:
-            await_only(asyncio.sleep(0.05))
+            await_only(asyncio.sleep(0))  # the others come, and wait
             raise ConnectionRefusedError
 
     async def ask() -> int:

@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
 from backend.core.auth import Caller, InPerson, Principal, requires
+from backend.core.cache import cached
 from backend.core.cache.shortcut import CachedAPIRoute
 from backend.core.db import Session
 from backend.core.feature import Feature
@@ -76,6 +77,20 @@ async def test_a_cached_route_asks_who_is_calling_once_whether_it_has_the_answer
             asked.clear()
             assert (await client.get("/short", headers=as_caller(1))).status_code == 200
             assert (app.state.executions, len(asked)) == (1, 1)
+
+
+@cached("things", seconds=1, vary="shared")
+async def with_scopes(caller: Caller, asked: SecurityScopes) -> str:
+    return ""
+
+
+@cached("things", seconds=1, vary="shared")
+async def with_a_query(caller: Caller, q: str = "") -> str:
+    return q
+
+
+def test_what_is_cached_is_asked_straight_only_with_path_and_query_parameters() -> None:
+    assert [CachedAPIRoute("/x", route).straight for route in (with_a_query, with_scopes)] == [True, False]
 
 
 def test_in_a_process_that_serves_the_collector_skips_what_is_there_from_the_start() -> None:

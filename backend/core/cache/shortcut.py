@@ -30,6 +30,7 @@ class CachedAPIRoute(ShortRoute):
             or takes.body_params
             or takes.background_tasks_param_name
             or takes.http_connection_param_name
+            or takes.security_scopes_param_name
         )
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -149,7 +149,6 @@ async def test_what_was_missed_is_sent_on_return(as_user: httpx2.AsyncClient) ->
     assert ids(answer.text) == [last + number for number in range(1, 6)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 3])
 async def test_not_more_than_so_much(
     as_user: httpx2.AsyncClient, environment: Callable[..., None], seconds: int
