@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import httpx2
 import pytest
 from fastapi import Depends, FastAPI
+from fastapi.security import SecurityScopes
 from starlette.requests import HTTPConnection
 
 from backend.core.auth import Caller, InPerson, Principal, requires
