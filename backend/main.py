@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 import admin
 import frontend
 from backend import __version__
-from backend.core import errors, feature, logging, openapi, redis, replicas, versioning
+from backend.core import errors, feature, logging, mailer, openapi, pool, redis, replicas, versioning
 from backend.core.breakers import Breakers
 from backend.core.cache import Cache
 from backend.core.cache import figures as cache_figures
@@ -27,11 +27,12 @@ from backend.core.db import Database, is_memory
 from backend.core.dispatch import Dispatch
 from backend.core.figures import Figure, Figures
 from backend.core.health import Health
-from backend.core.mailer import Mailer
+from backend.core.observing import IN_PROGRESS, Observe, Observing
 from backend.core.outside import Outside
 from backend.core.principals import Principals
 from backend.core.read_session import read_from
 from backend.core.stopping import CloseWhenStopping, Stopping
+from backend.core.tallies import Tallies
 from backend.core.writers import Writers
 from backend.features import FEATURES
 
@@ -48,6 +49,7 @@ CIRCUITS = Figure(
     together="max",  # one process whose circuit is open is worth knowing
     read=lambda app: app.state.breakers.reading(),
 )
+FIGURES = (IN_PROGRESS, CIRCUITS, *pool.FIGURES, mailer.MAILS, *cache_figures.FIGURES)
 
 
 def _refuse_unsafe(settings: Settings, registry: feature.Registry) -> None:
@@ -106,6 +108,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     middleware = [
         Middleware(RemembersRequest),
         Middleware(CloseWhenStopping, stopping=stopping),
+        Middleware(Observe),
         *registry.middleware(settings),
     ]
     app = FastAPI(
@@ -125,12 +128,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.stopping = stopping
     app.state.database = Database(settings.database)
     app.state.principals = Principals(settings.security.principal_cache_seconds)
-    app.state.mailer = Mailer(settings)
+    app.state.mailer = mailer.Mailer(settings)
+    app.state.tallies = Tallies()
     app.state.database.info |= {
         "handlers": registry.handlers,
         "permissions": registry.permissions,
         "principals": app.state.principals,
         "mailer": app.state.mailer,
+        "tallies": app.state.tallies,
     }
     app.state.breakers = Breakers()
     app.state.outside = Outside(settings.outside, app.state.breakers)
@@ -148,7 +153,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         **registry.probes,
     }
     app.state.health = Health(app, probes)
-    app.state.figures = Figures(app, (CIRCUITS, *cache_figures.FIGURES, *registry.figures))
+    app.state.figures = Figures(app, FIGURES + registry.figures)
+    app.state.observing = Observing(app, registry.observers(app))
     errors.install(app)
     versioning.include(app, registry)
     app.router.middleware_stack = Dispatch(app.router)

@@ -63,6 +63,8 @@ for _name in list(os.environ):
     if "__" in _name or _name.lower() in {*PLATFORM_NAMES, "environment", "debug", "features_off", "secrets_dir"}:
         del os.environ[_name]
 os.environ["API_KEYS__STORE_USE_SECONDS"] = "3600"  # nothing writes into a test's transaction behind its back
+os.environ["ANALYTICS__FLUSH_SECONDS"] = "3600"  # nor this
+os.environ["INCIDENTS__PROBE_SECONDS"] = "3600"  # nor reads there
 os.environ["LOAD_SHEDDING__LAG_SECONDS"] = "3600"  # a test that keeps the loop busy, or turns the clock, is no overload
 
 

@@ -90,6 +90,22 @@ class ConsoleSignIn(Protocol):
         ...
 
 
+CONSOLE_COOKIE = "console_session"  # sent to all of the app's pages, of which some show more to staff
+
+
+async def console_principal(request: Request) -> Principal | None:
+    """Who is signed in to the console, in a page outside of it that only shows; None when nobody is."""
+    sign_in: ConsoleSignIn | None = request.app.state.registry.console_sign_in
+    token = request.cookies.get(CONSOLE_COOKIE)
+    if sign_in is None or not token:
+        return None
+    async with request.app.state.database.session(reading=True) as session:
+        principal = await sign_in.resume(request, session, token)
+    if principal is not None:
+        remember(request, principal)
+    return principal
+
+
 async def recognised(connection: HTTPConnection) -> Principal | None:
     """Who shows a credential that is good; None when none is shown, Unauthorized when it is no good."""
     authenticators: tuple[Authenticator, ...] = connection.app.state.registry.authenticators

@@ -77,6 +77,25 @@ class CommittingSession(AsyncSession):
             raise
 
 
+class ReadingSession(CommittingSession):
+    """Opens when something asks more of it than single statements, which are asked of `engine`; None: it must open."""
+
+    def __init__(self, engine: Engine | None, options: Callable[[], dict[str, Any]]) -> None:
+        self.engine = engine
+        self._options = options
+
+    @property
+    def opened(self) -> bool:
+        return "sync_session" in self.__dict__
+
+    def __getattr__(self, name: str) -> Any:
+        if self.opened:
+            raise AttributeError(name)
+        self.engine = None
+        super().__init__(**self._options())
+        return getattr(self, name)
+
+
 @event.listens_for(OrmSession, "before_flush")
 def _refuse_to_write(session: OrmSession, *_unused: object) -> None:
     if session.info.get("reading"):

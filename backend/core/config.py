@@ -260,8 +260,11 @@ class ServerSettings(BaseModel):
     forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed")
 
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
 class LogSettings(BaseModel):
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to write")
+    level: LogLevel = Field("info", description="Least severe level to write")
     format: Literal["auto", "console", "json"] = Field("auto", description="auto: console in development, else JSON")
 
 

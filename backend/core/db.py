@@ -19,7 +19,8 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
-from backend.core.commits import CommittingSession, ConsoleSession, RequestSession
+from backend.core import statements
+from backend.core.commits import CommittingSession, ConsoleSession, ReadingSession, RequestSession
 from backend.core.config import BadSetting, DatabaseSettings
 from backend.core.ping import ping_briefly
 from backend.core.pool import FairPool
@@ -170,6 +171,7 @@ def new_engine(url: URL, settings: DatabaseSettings, *, always_ping: bool = Fals
             "pool_pre_ping": settings.pre_ping,
         }
     engine = create_async_engine(url, **options)
+    statements.watch(engine.sync_engine)
     if kind == "sqlite":
         _prepare_sqlite(engine.sync_engine, settings.busy_timeout)
         _let_go_of_sqlite(engine.sync_engine)
@@ -199,7 +201,9 @@ class Database:
         self._writing: AsyncEngine | AsyncConnection = self.engine
         self._reading: AsyncEngine | AsyncConnection = for_reading(self.engine)
         self.info: dict[str, Any] = {}  # what every session carries along: who listens to events, the known callers
-        self._sessions = async_sessionmaker(class_=CommittingSession, expire_on_commit=False)
+        self._sessions = async_sessionmaker(
+            class_=CommittingSession, sync_session_class=RequestSession, expire_on_commit=False
+        )
         # SQLAdmin configures the maker it is given, so it gets one of its own; it only reads through it.
         self.console_sessions = async_sessionmaker(
             self._reading, class_=PlainAsyncSession, sync_session_class=ConsoleSession, info=self.info
@@ -207,8 +211,19 @@ class Database:
 
     def session(self, *, reading: bool = False) -> AsyncSession:
         """A new session, to be used with `async with`; the caller commits. `reading=True` promises not to write."""
-        bind = self._reading if reading else self._writing
-        return self._sessions(bind=bind, info={**self.info, "reading": reading})
+        return self._sessions(**self._options(reading=reading))
+
+    def _options(self, *, reading: bool) -> dict[str, Any]:
+        return {"bind": self._reading if reading else self._writing, "info": {**self.info, "reading": reading}}
+
+    def reading_session(self) -> ReadingSession:
+        """One for reading that costs nothing until it is asked for more than `rows`. A replica may answer."""
+        engine = self._reading if self._sessions.kw["sync_session_class"] is RequestSession else None
+        return ReadingSession(engine.sync_engine if isinstance(engine, AsyncEngine) else None, self._for_route)
+
+    def _for_route(self) -> dict[str, Any]:
+        options = self._options(reading=True)
+        return {**self._sessions.kw, **options, "info": {**options["info"], "reads": True}}
 
     async def at_once(
         self, first: Callable[[AsyncSession], Awaitable[T]], second: Callable[[AsyncSession], Awaitable[U]]
@@ -325,6 +340,9 @@ async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
+CENT = Decimal("0.01")
+
+
 class Money(TypeDecorator[Decimal]):
     """An amount with two decimals, stored as whole cents: exact, and sortable, on every database."""
 
@@ -339,4 +357,4 @@ class Money(TypeDecorator[Decimal]):
 
 
 def _from_cents(value: int | None) -> Decimal | None:
-    return None if value is None else Decimal(value).scaleb(-2)
+    return None if value is None else Decimal(value) * CENT

@@ -1,11 +1,11 @@
 """Errors are nouns with a status. Raise one anywhere; it reaches the client in the one shape:
 
-`{"error": {"code", "message", "details"?}, "path", "request_id"}`
+`{"error": {"code", "message", "details"?}, "path", "request_id", "trace_id"?}`
 """
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import httpx2
@@ -21,8 +21,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
-from backend.core.context import request_id
+from backend.core.context import request_id, trace_id
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
     path: str
     request_id: str | None
+    # and `trace_id` where requests are traced, which v1 does not promise: clients ignore what they do not know
 
 
 # What a route declares about its error answers: `responses={409: {"description": "…"}}`.
@@ -154,7 +156,9 @@ def error_response(
         error["details"] = details
     # A path may hold bytes that are no UTF-8: the server decodes them to lone surrogates, which JSON cannot carry.
     path = scope["path"].encode("utf-8", "replace").decode()
-    content = {"error": error, "path": path, "request_id": request_id.get()}
+    content: dict[str, Any] = {"error": error, "path": path, "request_id": request_id.get()}
+    if (traced := trace_id.get()) is not None:
+        content["trace_id"] = traced
     return JSONResponse(content, status_code=status, headers=dict(headers or {}))
 
 
@@ -267,6 +271,19 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
+# Told of each exception that nobody expected: a bug of ours. Where there is one, in the context of its request.
+observers: list[Callable[[Exception], None]] = []
+
+
+def report(bug: Exception) -> None:
+    """Tell whoever watches for bugs. What they do must not make it worse."""
+    for observe in observers:
+        try:
+            observe(bug)
+        except Exception:
+            log.exception("error_observer_failed")
+
+
 class CatchAll:
     """Innermost middleware: turns a bug into a 500 in the one shape, so that outer middleware still adds its headers.
 
@@ -278,7 +295,7 @@ class CatchAll:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._other(scope, receive, send)
             return
         started = False
 
@@ -289,9 +306,20 @@ class CatchAll:
 
         try:
             await self.app(scope, receive, watch)
-        except Exception:
+        except Exception as bug:
             log.exception("unhandled_error", path=scope["path"])
+            report(bug)
             if started:
                 raise
             response = error_response(scope, 500, AppError.code, AppError.message)
             await response(scope, receive, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket, whose exceptions the server logs."""
+        try:
+            await self.app(scope, receive, send)
+        except WebSocketDisconnect:  # the caller has left, which is their right
+            raise
+        except Exception as bug:
+            report(bug)
+            raise

@@ -18,6 +18,8 @@ from backend.core.console import ConsolePage, ConsoleView
 from backend.core.events import Event, Handler, Handlers, gathered
 from backend.core.figures import Figure
 from backend.core.health import Probe
+from backend.core.observing import Observer
+from backend.core.status import Panel
 
 
 class Seed(Protocol):
@@ -52,6 +54,9 @@ class Feature:
     permissions: tuple[Permission, ...] = ()
     admin: tuple[type[ConsoleView] | type[ConsolePage], ...] = ()
     health: Mapping[str, Probe] | None = None
+    # What is told of every request that has ended. None where the settings leave it nothing to do.
+    observer: Callable[[FastAPI], Observer | None] | None = None
+    status: tuple[Panel, ...] = ()  # its sections of the status page
     figures: tuple[Figure, ...] = ()  # what it counts and measures, for metrics and dashboards
     seed: Seed | None = None
     warm: tuple[Warmer, ...] = ()  # what to put into the cache after the start, in the background
@@ -104,6 +109,16 @@ class Registry:
     @property
     def figures(self) -> tuple[Figure, ...]:
         return tuple(one for feature in self.features for one in feature.figures)
+
+    def observers(self, app: FastAPI) -> tuple[Observer, ...]:
+        made = [feature.observer(app) for feature in self.features if feature.observer]
+        return tuple(one for one in made if one is not None)
+
+    @property
+    def status(self) -> tuple[Panel, ...]:
+        """What everybody may see comes first."""
+        panels = (one for feature in self.features for one in feature.status)
+        return tuple(sorted(panels, key=lambda panel: bool(panel.permission)))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -14,31 +15,59 @@ from structlog.processors import NAME_TO_LEVEL
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
-from backend.core.config import Settings
-from backend.core.context import request_id
+from backend.core.config import LogLevel, Settings
+from backend.core.context import request_id, trace_id
+from backend.core.masking import MASK, without_addresses
 
 SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "api_key")
-MASK = "•••"
 # Without the local variables, which structlog would add: they hold passwords.
 TRACEBACKS = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+PROCESSORS: list[Any] = []  # always this list: loggers that have written before keep it
+_chosen: list[int] = []  # the level of our own lines, while it is another than the root logger's
 
 
-@lru_cache(maxsize=1000)
-def _names_a_secret(key: str) -> bool:
-    return any(word in key.lower() for word in SECRET_WORDS)
+@lru_cache(maxsize=1000)  # lines of one kind have the same keys
+def _secrets_among(keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(key for key in keys if any(word in key.lower() for word in SECRET_WORDS))
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace the value of every key that names a secret."""
-    for key in event:
-        if _names_a_secret(key):
-            event[key] = MASK
+    for key in _secrets_among(tuple(event)):
+        event[key] = MASK
     return event
+
+
+def mask_addresses(_logger: WrappedLogger, _method: str, line: str) -> str:
+    """In the finished line: in whatever value, message or traceback they stand."""
+    return without_addresses(line)
+
+
+class Clock:
+    """Adds the time, as structlog's TimeStamper does at several times the cost: a second is written out only once."""
+
+    def __init__(self) -> None:
+        self.second = 0, ""
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        now, micro = divmod(time.time_ns() // 1000, 1_000_000)
+        second, text = self.second
+        if second != now:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+            self.second = now, text
+        event["timestamp"] = f"{text}.{micro:06}Z"
+        return event
 
 
 def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     if (current := request_id.get()) is not None:
         event.setdefault("request_id", current)
+    return event
+
+
+def add_trace_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if (current := trace_id.get()) is not None:
+        event.setdefault("trace_id", current)
     return event
 
 
@@ -50,8 +79,8 @@ def _to_json(event: Any, **_options: Any) -> str:
 
 
 def drop_unwanted(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Leave out what is below the level of the root logger, as it is now."""
-    if NAME_TO_LEVEL[method] < logging.root.level:
+    """Leave out what is below the level of the root logger, as it is now, or the one that was chosen."""
+    if NAME_TO_LEVEL[method] < (_chosen[0] if _chosen else logging.root.level):
         raise structlog.DropEvent
     return event
 
@@ -74,15 +103,27 @@ def _is_no_false_alarm(record: logging.LogRecord) -> bool:
     return record.getMessage() != "ASGI callable returned without completing handshake."
 
 
+def choose_level(level: LogLevel | None, settings: Settings) -> None:
+    """The level from now on, until None restores that of the settings.
+
+    Other libraries' lines below INFO stay out, unless the settings say otherwise: they hold values that are stored.
+    """
+    usual = NAME_TO_LEVEL[settings.log.level]
+    _chosen[:] = [] if level is None else [NAME_TO_LEVEL[level]]
+    logging.root.setLevel(usual if level is None else max(NAME_TO_LEVEL[level], min(usual, logging.INFO)))
+
+
 def configure(settings: Settings) -> None:
     """Set logging up for this process; calling it again replaces the former set-up."""
+    _chosen.clear()
     as_json = settings.log.format == "json" or (settings.log.format == "auto" and settings.environment != "development")
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        Clock(),
         add_request_id,
+        add_trace_id,
         mask_secrets,
     ]
     last: list[Any] = (
@@ -90,11 +131,13 @@ def configure(settings: Settings) -> None:
         if as_json
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain_traceback)]
     )
+    last.append(mask_addresses)
+    PROCESSORS[:] = [drop_unwanted, *shared, *last]
     structlog.configure(
-        processors=[drop_unwanted, *shared, *last],
+        processors=PROCESSORS,
         logger_factory=Lines,
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

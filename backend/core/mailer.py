@@ -13,8 +13,9 @@ import stamina
 import structlog
 from aiosmtplib import SMTPException, SMTPNotSupported, SMTPRecipientsRefused, send
 
-from backend.core import context
+from backend.core import context, errors
 from backend.core.config import MailSettings, Settings
+from backend.core.figures import Figure
 
 log = structlog.get_logger(__name__)
 
@@ -56,10 +57,6 @@ def _code(exc: Exception) -> int:
     return int(getattr(exc, "code", 0))
 
 
-def _lost(reason: str, **details: object) -> None:
-    log.error("mail_lost", reason=reason, **details)
-
-
 def _show(message: EmailMessage) -> None:
     """To the log, as it is to be read: links stay whole."""
     body = message.get_body(("plain",))
@@ -74,6 +71,11 @@ class Mailer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._queue: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(settings.mail.queue_size)
+        self.sent = self.failed = 0  # so far
+
+    def _lost(self, reason: str, *, many: int = 1, **details: object) -> None:
+        self.failed += many
+        log.error("mail_lost", reason=reason, **details)
 
     def public_url(self) -> str:
         """Where people reach the app; in development, where they reached it just now. Without a slash at the end."""
@@ -89,7 +91,7 @@ class Mailer:
         try:
             self._queue.put_nowait(work)
         except asyncio.QueueFull:
-            _lost("MAIL__QUEUE_SIZE mails wait already")
+            self._lost("MAIL__QUEUE_SIZE mails wait already")
 
     async def idle(self) -> None:
         """Return when nothing waits any more."""
@@ -105,16 +107,18 @@ class Mailer:
             async for attempt in stamina.retry_context(on=NotSentYet, attempts=None, **waits):
                 with attempt:
                     await _hand_over(message, rules)
+            self.sent += 1
         except NotSent as refusal:
-            _lost(str(refusal), message_id=message["Message-ID"], subject=message["Subject"])
+            self._lost(str(refusal), message_id=message["Message-ID"], subject=message["Subject"])
 
     async def _work(self) -> None:
         while True:
             work = await self._queue.get()
             try:
                 await work()
-            except Exception:
+            except Exception as bug:
                 log.exception("mail_work_failed")
+                errors.report(bug)
             finally:
                 self._queue.task_done()
 
@@ -128,7 +132,17 @@ class Mailer:
             idle = asyncio.create_task(self.idle())
             _, late = await asyncio.wait([idle], timeout=self.settings.mail.stop_seconds)
             if late:
-                _lost("not sent within MAIL__STOP_SECONDS", waiting=self._queue.qsize())
+                waiting = self._queue.qsize()
+                self._lost("not sent within MAIL__STOP_SECONDS", many=waiting, waiting=waiting)
             for task in (idle, *senders):
                 task.cancel()
             await asyncio.gather(idle, *senders, return_exceptions=True)
+
+
+MAILS = Figure(
+    name="mails",
+    help="Mails that a server took (sent), or that are lost (failed); none while mail goes to the log.",
+    kind="counter",
+    labels=("outcome",),
+    read=lambda app: {("sent",): app.state.mailer.sent, ("failed",): app.state.mailer.failed},
+)

@@ -15,7 +15,8 @@ compressed: a few bytes could become many.
 
 import asyncio
 import time
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,9 @@ BUSY = frozenset({429})  # it can, but not to us: no reason to open its circuit
 RETRIED = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 PAUSES = {"wait_initial": 0.1, "wait_max": 1.0, "wait_jitter": 0.1}  # seconds
 MOST_CIRCUITS = 100  # further hosts have none, so that callers who name hosts cannot fill the memory
+
+# Entered around each try. They may add headers; what they yield is told the status of the answer.
+watchers: list[Callable[[httpx2.Request], AbstractContextManager[Callable[[int], None]]]] = []
 
 
 class NotAsked(httpx2.ConnectError):
@@ -123,12 +127,20 @@ class Outside(httpx2.AsyncBaseTransport):
         host = request.url.netloc.decode("ascii")
         turn = self._turns.setdefault(host, asyncio.Semaphore(self.settings.per_host))
         async with turn, await self._circuit(host):
-            response = await self._answer(request)
+            response = await (self._watched(request) if watchers else self._answer(request))
             if response.status_code in AWAY:
                 raise _ComeAgain(response)
         if response.status_code in BUSY:
             raise _ComeAgain(response)
         return response
+
+    async def _watched(self, request: httpx2.Request) -> httpx2.Response:
+        with ExitStack() as stack:
+            told = [stack.enter_context(watch(request)) for watch in watchers]
+            response = await self._answer(request)
+            for tell in told:
+                tell(response.status_code)
+            return response
 
     async def _circuit(self, host: str) -> AbstractAsyncContextManager[Any]:
         name, known = f"outside:{host}", self._breakers.states()

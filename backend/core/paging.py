@@ -3,11 +3,13 @@
 import base64
 import binascii
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
+from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import Executable, Row, Select, func, literal_column, select
+from sqlalchemy import Executable, Select, func, literal_column, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
@@ -108,10 +110,10 @@ class Page(BaseModel, Generic[T]):
 
 def plain(rows: Sequence[Any]) -> Sequence[Any]:
     """Rows as dictionaries, which pydantic reads in a third of the time; whole records as they are."""
-    if not rows or not isinstance(rows[0], Row):
+    names = getattr(rows[0], "_fields", None) if rows else None
+    if names is None:
         return rows
-    names = rows[0]._fields
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return list(map(dict, map(zip, repeat(names), rows)))
 
 
 class Slice(BaseModel, Generic[T]):
@@ -129,8 +131,9 @@ class Slice(BaseModel, Generic[T]):
     def tell(self, request: Request, response: Response) -> None:
         """The next page as a `Link` header (RFC 8288)."""
         if self.next:
-            url = request.url.include_query_params(cursor=self.next)
-            response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+            query = [one for one in request.query_params.multi_items() if one[0] != "cursor"]
+            query.append(("cursor", self.next))
+            response.headers["Link"] = f'<{request.scope["path"]}?{urlencode(query)}>; rel="next"'
 
 
 def encode_cursor(last_id: int) -> str:

@@ -6,13 +6,18 @@ a connection that could not be opened would wait to the end, too, though there i
 """
 
 import asyncio
+import time
 from collections import deque
-from typing import Literal, TypeVar
+from collections.abc import Callable
+from typing import Literal, Self, TypeVar, cast
 
+from fastapi import FastAPI
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.concurrency import await_only
 from sqlalchemy.util.queue import Empty, Full, QueueCommon
+
+from backend.core.figures import Figure
 
 T = TypeVar("T")
 
@@ -24,6 +29,12 @@ class FairQueue(QueueCommon[T]):
         self.maxsize, self.use_lifo = maxsize, use_lifo
         self._items: deque[T] = deque()
         self._waiting: deque[asyncio.Future[T]] = deque()
+        self.waits, self.waited = 0, 0.0  # so far: how often somebody had to wait, and for how many seconds in all
+
+    @property
+    def waiting(self) -> int:
+        """How many wait now; who has given up is still in the row."""
+        return sum(not one.done() for one in self._waiting)
 
     def empty(self) -> bool:
         return not self._items
@@ -63,7 +74,7 @@ class FairQueue(QueueCommon[T]):
         return self.get_nowait()
 
     async def _wait(self, seconds: float | None) -> T:
-        loop = asyncio.get_running_loop()
+        loop, began = asyncio.get_running_loop(), time.perf_counter()
         mine: asyncio.Future[T] = loop.create_future()
         self._waiting.append(mine)
         alarm = loop.call_later(seconds, mine.cancel) if seconds is not None else None
@@ -77,6 +88,8 @@ class FairQueue(QueueCommon[T]):
                 self._items.append(mine.result())  # one too many, perhaps, but not lost
             raise
         finally:
+            self.waits += 1
+            self.waited += time.perf_counter() - began
             if alarm:
                 alarm.cancel()
 
@@ -90,3 +103,54 @@ class FairPool(AsyncAdaptedQueuePool):
     def _dec_overflow(self) -> Literal[True]:
         """The place of a connection that could not be opened, or was closed, goes to who waits: they open another."""
         return True if self._pool.hand_over(_ConnectionRecord(self, connect=False)) else super()._dec_overflow()
+
+    def recreate(self) -> Self:
+        """What an engine that was disposed of goes on with: it has waited before."""
+        fresh = cast("Self", super().recreate())
+        fresh.queue.waits, fresh.queue.waited = self.queue.waits, self.queue.waited
+        return fresh
+
+    @property
+    def limit(self) -> int:
+        return self.size() + self._max_overflow
+
+    @property
+    def queue(self) -> FairQueue[ConnectionPoolEntry]:
+        return self._pool
+
+
+def _of_pool(read: Callable[[FairPool], T]) -> Callable[[FastAPI], T]:
+    """Of the app's own database; its replicas have pools of their own."""
+    return lambda app: read(cast("FairPool", app.state.database.engine.pool))
+
+
+FIGURES = (
+    Figure(
+        name="database_connections",
+        help="Connections to the database that are in use, and those that are kept open for the next who needs one.",
+        labels=("state",),
+        read=_of_pool(lambda pool: {("in_use",): pool.checkedout(), ("idle",): pool.checkedin()}),
+    ),
+    Figure(
+        name="database_connections_limit",
+        help="Connections that the processes may have at once: DATABASE__POOL_SIZE and DATABASE__MAX_OVERFLOW, summed.",
+        read=_of_pool(lambda pool: pool.limit),
+    ),
+    Figure(
+        name="database_connections_waiting",
+        help="Who waits for a connection because all are in use.",
+        read=_of_pool(lambda pool: pool.queue.waiting),
+    ),
+    Figure(
+        name="database_connection_waits",
+        help="How often somebody had to wait for a connection.",
+        kind="counter",
+        read=_of_pool(lambda pool: pool.queue.waits),
+    ),
+    Figure(
+        name="database_connection_wait_seconds",
+        help="For how long these have waited, together.",
+        kind="counter",
+        read=_of_pool(lambda pool: pool.queue.waited),
+    ),
+)

@@ -4,13 +4,17 @@ What changes an account calls `forget` for it, which works at once in this proce
 hear nothing and forget by time: `SECURITY__PRINCIPAL_CACHE_SECONDS` bounds for how long they may go on.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.auth import Principal
 from backend.core.commits import after_commit
+
+LookUp = Callable[[], Awaitable[tuple[Principal, float | None]]]
 
 SIZE = 10_000  # callers; the one unseen for longest makes room
 
@@ -23,6 +27,7 @@ class Principals:
         self.generation = 0
         self._known: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
         self._of: dict[int, set[str]] = {}
+        self._looked_up: dict[tuple[int, str], asyncio.Event] = {}
 
     def get(self, credential: str) -> Principal | None:
         known = self._known.get(credential)
@@ -35,8 +40,32 @@ class Principals:
         self._known.move_to_end(credential)
         return principal
 
+    async def find(self, credential: str, look_up: LookUp) -> Principal:
+        """A principal known already, or what `look_up` returns with the seconds that are left of the credential.
+
+        Who asks while it is looked up waits for that: a busy caller's requests would otherwise all ask the database at
+        the moment in which they are forgotten. If it fails, each of them tries for itself.
+        """
+        if known := self.get(credential):
+            return known
+        generation = self.generation  # forgotten since: what is being looked up may be outdated already
+        asked = generation, credential
+        if self.seconds > 0 and (another := self._looked_up.get(asked)):
+            await another.wait()
+            if known := self.get(credential):
+                return known
+        self._looked_up[asked] = done = asyncio.Event()
+        try:
+            principal, lifetime = await look_up()
+            self.put(credential, principal, generation=generation, lifetime=lifetime)
+        finally:
+            done.set()
+            if self._looked_up.get(asked) is done:
+                del self._looked_up[asked]
+        return principal
+
     def put(self, credential: str, principal: Principal, *, generation: int, lifetime: float | None = None) -> None:
-        """Keep a principal, no longer than `lifetime` seconds, which is what is left of the credential's own.
+        """Keep a principal, no longer than `lifetime` seconds.
 
         `generation` was read before the look-up began: if something was forgotten since, this may be outdated already.
         """

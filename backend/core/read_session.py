@@ -5,6 +5,7 @@ statement that its replica did not answer. Without replicas it is the request's 
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,29 +13,33 @@ from fastapi import Depends
 from sqlalchemy import Engine, Result, Select, event
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.util.concurrency import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
 from backend.core.auth import current_principal
-from backend.core.commits import READS_ONLY, RequestSession, after_commit
+from backend.core.commits import READS_ONLY, ReadingSession, RequestSession, after_commit
 from backend.core.db import Database
 from backend.core.errors import Unavailable, of_database
+from backend.core.prepared import NotAnswered, Prepared, straight
 from backend.core.replicas import Replica, Replicas
 from backend.core.replication import NEVER
 from backend.core.writers import Writers
+
+Question = Select[*tuple[Any, ...]] | Prepared
+Parameters = Mapping[str, Any]
 
 
 async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """A session for one request that only reads."""
     database: Database = connection.app.state.database
-    session = database.session(reading=True)
-    session.info["reads"] = True
+    session = database.reading_session()
     try:
         yield session
-        if session.new or session.dirty or session.deleted:
+        if session.opened and (session.new or session.dirty or session.deleted):
             raise RuntimeError(READS_ONLY)
     finally:
-        if session.in_transaction():  # else it has never asked for a connection
+        if session.opened and session.in_transaction():  # else it has never asked for a connection
             async with session:
                 pass  # closed, whatever happens to this task meanwhile
 
@@ -43,25 +48,35 @@ async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession
 ReadSession = Annotated[AsyncSession, Depends(read_session, scope="function")]
 
 
-async def rows(
-    session: AsyncSession, statement: Select[Any], parameters: Mapping[str, Any] | None = None
-) -> Sequence[Any]:
-    """What a SELECT of columns finds, at a third of the cost of `session.exec`.
+async def rows(session: AsyncSession, statement: Question, parameters: Parameters | None = None) -> Sequence[Any]:
+    """What a SELECT of columns finds, at a third of the cost of `session.exec`; at half of that, when it is `Prepared`.
 
     A session that reads borrows its connection for this one statement. Others, which may have written what is looked
     for, use the one that they have.
     """
+    if isinstance(session, ReadingSession) and session.engine:
+        return await greenlet_spawn(_ask, session.engine, statement, parameters)
     return await session.run_sync(_rows, statement, parameters)
 
 
-def _rows(session: OrmSession, statement: Select[Any], parameters: Mapping[str, Any] | None) -> Sequence[Any]:
+def _rows(session: OrmSession, statement: Question, parameters: Parameters | None) -> Sequence[Any]:
     bind = session.bind
     has_one = session.in_transaction()  # and might wait for another, which those have who wait for this
     borrows = session.info.get("reading") and not has_one
     if borrows and isinstance(bind, Engine) and not isinstance(session, ReplicatedSession):
-        with bind.connect() as connection:
-            return connection.execute(statement, parameters).all()
-    return session.execute(statement, parameters).all()
+        return _ask(bind, statement, parameters)
+    asked = statement.statement if isinstance(statement, Prepared) else statement
+    return session.execute(asked, parameters).all()
+
+
+def _ask(engine: Engine, statement: Question, parameters: Parameters | None) -> Sequence[Any]:
+    if isinstance(statement, Prepared):
+        if engine.dialect.driver == "asyncpg":
+            with suppress(NotAnswered):  # it is asked again, by which the error gets SQLAlchemy's words
+                return straight(engine, statement, parameters or {})
+        statement = statement.statement
+    with engine.connect() as connection:
+        return connection.execute(statement, parameters).all()
 
 
 class ReplicatedSession(RequestSession):

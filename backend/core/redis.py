@@ -5,17 +5,55 @@ costs `REDIS__TIMEOUT`, because what Redis serves (cache, limits) always has an 
 nobody asks it any more (`guarded`), until a try in the background finds it well again.
 """
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from backend.core.breakers import Breakers, CircuitOpen
 from backend.core.config import BadSetting, RedisSettings
+
+# Told of each round trip: the command's name, the moments of `time.perf_counter()` at which it began and ended, and
+# what it failed with. Several commands sent at once are one, `PIPELINE` or `MULTI`.
+observers: list[Callable[[str, float, float, BaseException | None], None]] = []
+
+
+async def _watched(name: str, answer: Awaitable[Any]) -> Any:
+    began, failure = time.perf_counter(), None
+    try:
+        return await answer
+    except BaseException as exc:
+        failure = exc
+        raise
+    finally:
+        ended = time.perf_counter()
+        for observe in observers:
+            observe(name, began, ended, failure)
+
+
+class _Pipeline(Pipeline):
+    def execute(self, raise_on_error: bool = True) -> Any:
+        answer = super().execute(raise_on_error)
+        name = "MULTI" if self.is_transaction or self.explicit_transaction else "PIPELINE"
+        return _watched(name, answer) if observers else answer
+
+
+class _Client(Redis):
+    """Has its round trips noted while anybody watches."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        answer = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        return _watched(str(args[0]), answer) if observers else answer
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
 def connect(settings: RedisSettings) -> Redis | None:
@@ -33,7 +71,7 @@ def connect(settings: RedisSettings) -> Redis | None:
         )
     except ValueError as exc:
         raise BadSetting(f"REDIS__URL: {exc}") from exc
-    return Redis.from_pool(pool)
+    return _Client.from_pool(pool)
 
 
 async def probe(app: FastAPI) -> None:

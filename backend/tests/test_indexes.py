@@ -129,10 +129,10 @@ async def as_admin(filled_app: FastAPI, admin: User) -> AsyncIterator[httpx2.Asy
 def explained(app: FastAPI) -> Iterator[list[tuple[str, str]]]:
     """Each statement that the app sends, with its plan."""
     found: list[tuple[str, str]] = []
-    engine = app.state.database.engine.sync_engine
+    engine, over = app.state.database.engine.sync_engine, False
 
     def explain(connection: Connection, _cursor: Any, statement: str, values: Any, _context: Any, many: bool) -> None:
-        if many or statement.split(maxsplit=1)[0] not in ("SELECT", "UPDATE", "DELETE"):
+        if over or many or statement.split(maxsplit=1)[0] not in ("SELECT", "UPDATE", "DELETE"):
             return
         own = connection.connection.cursor()
         own.execute(f"EXPLAIN {statement}", values)
@@ -143,7 +143,7 @@ def explained(app: FastAPI) -> Iterator[list[tuple[str, str]]]:
     try:
         yield found
     finally:
-        event.remove(engine, "before_cursor_execute", explain)
+        over = True  # it stays where it is: something else may wait within it right now
 
 
 def scanned(plans: list[tuple[str, str]]) -> list[str]:

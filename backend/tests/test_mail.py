@@ -103,6 +103,16 @@ async def test_a_temporary_refusal_is_tried_again(running: Running, answer: str)
     assert len(server.taken) == 1
 
 
+async def test_what_was_sent_and_what_was_lost_is_counted(running: Running) -> None:
+    with smtp_server() as server:
+        server.refusals = ["550 5.1.1 <ada@example.com> is nobody"]
+        async with running(**server.variables) as database:
+            await send(database)
+            await database.info["mailer"].idle()
+            await send(database)
+    assert (database.info["mailer"].sent, database.info["mailer"].failed) == (1, 1)
+
+
 async def test_a_refusal_for_good_is_not_and_the_log_keeps_address_and_token_to_itself(
     running: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,11 @@
 """Connections go to who waits longest, and none is lost."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import event, literal, select, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -10,8 +13,9 @@ from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 from backend.core.config import DatabaseSettings
 from backend.core.db import Database, async_url, new_engine
+from backend.core.figures import Figures
 from backend.core.paging import PageQuery, paged
-from backend.core.pool import FairPool, FairQueue
+from backend.core.pool import FIGURES, FairPool, FairQueue
 from backend.core.read_session import rows
 
 SELECT = text("SELECT 1")
@@ -105,3 +109,26 @@ async def test_a_full_page_takes_one_connection(committed_database_url: str) -> 
         found, total = await paged(session, select(numbers.c.number), PageQuery(page=1, page_size=1))
     assert (len(found), total.number) == (1, 2)
     await database.close()
+
+
+async def test_who_waits_and_for_how_long_is_told(make_app: Callable[..., FastAPI]) -> None:
+    app = make_app(DATABASE_URL="sqlite://", DATABASE__POOL_TIMEOUT="0.05")
+    engine = app.state.database.engine
+
+    def told() -> dict[str, Any]:
+        return {figure.name: found.get((), found) for figure, found in Figures(app, FIGURES).read()}
+
+    async with engine.connect():
+        assert told()["database_connections"] == {("in_use",): 1, ("idle",): 0}
+        waiting = asyncio.create_task(engine.connect().start())
+        while not told()["database_connections_waiting"]:
+            await asyncio.sleep(0)
+        with pytest.raises(PoolTimeout):
+            await waiting
+    now = told()
+    assert now["database_connections"] == {("in_use",): 0, ("idle",): 1}
+    assert (now["database_connections_limit"], now["database_connections_waiting"]) == (1, 0)
+    assert now["database_connection_waits"] == 1
+    assert 0.04 < now["database_connection_wait_seconds"] < 5
+    await engine.dispose()
+    assert told()["database_connection_waits"] == 1  # counters never fall

@@ -51,11 +51,14 @@ class CachedAPIRoute(ShortRoute):
     async def _answer(self, request: Request, values: dict[Any, Any]) -> Response:
         """What the route says, of parameters that FastAPI has checked."""
         takes = self.dependant
-        in_path, wrong_in_path = request_params_to_args(takes.path_params, request.path_params)
-        in_query, wrong_in_query = request_params_to_args(takes.query_params, request.query_params)
-        if wrong := wrong_in_path + wrong_in_query:
+        checked, wrong = request_params_to_args(takes.path_params, request.path_params)
+        values |= checked
+        if takes.query_params:
+            checked, wrong_in_query = request_params_to_args(takes.query_params, request.query_params)
+            values |= checked
+            wrong += wrong_in_query
+        if wrong:
             raise RequestValidationError(wrong)
-        values |= in_path | in_query
         values[takes.request_param_name] = request
         values[takes.response_param_name] = response = Response()
         del response.headers["content-length"]

@@ -1,0 +1,77 @@
+"""A SELECT that is the same each time but for its parameters: made into SQL once, not looked at again at each request.
+
+`rows` sends it straight to asyncpg, in the place of SQLAlchemy's execution, which takes longer than the statement.
+"""
+
+import time
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+from asyncpg import InterfaceError, InternalClientError, PostgresError
+from sqlalchemy import Engine, Select
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.util.concurrency import await_only
+
+from backend.core import statements
+
+DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
+
+Convert = Callable[[Any], Any]
+
+
+class NotAnswered(Exception):
+    """asyncpg has failed, but for its timeout."""
+
+
+class Prepared:
+    """A SELECT of columns, with `bindparam("name")` for what each request brings.
+
+    TypeError for one whose text depends on the value of a parameter, as that of `in_()` does.
+    """
+
+    def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:
+        self.statement = statement
+        made: Any = statement.compile(dialect=DIALECT)
+        if made.post_compile_params:
+            raise TypeError("the text of this statement depends on its parameters: give the SELECT itself to rows()")
+        self.text: str = made.string
+        self._fixed: dict[str, Any] = {name: value for name, value in made.params.items() if value is not None}
+        self._order: list[tuple[str, Convert | None]] = [
+            (name, made.binds[name].type.dialect_impl(DIALECT).bind_processor(DIALECT)) for name in made.positiontup
+        ]
+        columns = list(statement.selected_columns)
+        self._row = namedtuple("Row", [column.key for column in columns])  # type: ignore[misc]
+        converts = [column.type.dialect_impl(DIALECT).result_processor(DIALECT, None) for column in columns]
+        self._converts = [(index, convert) for index, convert in enumerate(converts) if convert]
+
+    def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """In the order of the text. KeyError for one that is missing."""
+        values = {**self._fixed, **parameters}
+        return [convert(values[name]) if convert else values[name] for name, convert in self._order]
+
+    def rows(self, records: Sequence[Sequence[Any]]) -> list[Any]:
+        """Named tuples. Columns are converted as a whole, in which no row costs a step of the interpreter."""
+        columns: list[Iterable[Any]] = list(zip(*records, strict=True))
+        for index, convert in self._converts if columns else ():
+            columns[index] = map(convert, columns[index])
+        return list(map(tuple.__new__, repeat(self._row), zip(*columns, strict=True)))
+
+
+def straight(engine: Engine, prepared: Prepared, parameters: Mapping[str, Any]) -> Sequence[Any]:
+    """Ask on a connection of the engine's pool, within a greenlet of SQLAlchemy's. NotAnswered when that fails."""
+    arguments = prepared.arguments(parameters)
+    borrowed = engine.raw_connection()
+    began = time.perf_counter()
+    try:
+        found = await_only(borrowed.driver_connection.fetch(prepared.text, *arguments))  # type: ignore[union-attr]
+    except BaseException as exc:  # cancelled, too: nobody knows what is still to come on it
+        borrowed.invalidate()
+        # the last is asyncpg's for a server that had hung up just before it was asked
+        if isinstance(exc, PostgresError | InterfaceError | OSError | InternalClientError) and not isinstance(exc, TimeoutError):
+            raise NotAnswered from exc
+        raise
+    statements.note(prepared.text, began)
+    borrowed.close()
+    return prepared.rows(found)
