@@ -18,6 +18,8 @@ from bench.load import Ask, wrk
 from bench.profiler import profile
 from bench.servers import Server, production, the_app
 
+MOST_WATCHING = 60  # µs of a core that all who look at a request may take together
+
 
 @contextmanager
 def services(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
@@ -50,6 +52,14 @@ def whole_process(
     verdicts.say(
         ratio <= 1.1, f"CPU of a request with two workers: {ratio:.0%} of one worker's (target: at most 110 %)"
     )
+    if names := whole.watchers():
+        added = whole.watching(app, ours, environment, turns)
+        each = ", ".join(
+            f"{cost:.0f} µs of a request for {case}" for case, cost in zip(whole.CHEAP, added, strict=True)
+        )
+        verdicts.say(
+            max(added) <= MOST_WATCHING, f"CPU of {', '.join(names)}: {each} (target: at most {MOST_WATCHING} µs)"
+        )
     early, late, answered = whole.growth(app, ours, requests // 10, requests)
     text = f"memory after {answered} requests: {late:.0f} MiB, {late / early:.0%} of what it was after a tenth"
     verdicts.say(late <= early * 1.1, f"{text} (target: at most 110 % after {requests})")

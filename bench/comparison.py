@@ -78,11 +78,13 @@ def judge(cases: Sequence[Case], found: Mapping[str, Found], counts: Mapping[str
 
 
 def tails(asked: Targets, found: Mapping[str, Found], seconds: float, turns: int, verdicts: Verdicts) -> None:
-    """The slowest hundredth when there is time for all of them."""
+    """The slowest hundredth when there is time for all of them; a reference's says what the machine adds to it."""
     for name, (server, ask) in asked.items():
-        if name not in REFERENCES:
-            rate = found[name].rate / 2
-            runs = [steady(server, ask, rate, seconds) for _ in range(turns)]
-            p50, p99 = sorted(runs, key=lambda run: run[1] / run[0])[turns // 2]
-            text = f"{name} at {rate:.0f} requests/s, half of its most: p99 {p99:.2f} ms, {p99 / p50:.1f} times p50"
+        rate = found[name].rate / 2
+        runs = [steady(server, ask, rate, seconds) for _ in range(turns)]
+        p50, p99 = sorted(runs, key=lambda run: run[1] / run[0])[turns // 2]
+        text = f"{name} at {rate:.0f} requests/s, half of its most: p99 {p99:.2f} ms, {p99 / p50:.1f} times p50"
+        if name in REFERENCES:
+            print(f"  {text} ({p50:.2f} ms)")
+        else:
             verdicts.say(p99 <= 5 * p50, f"{text} ({p50:.2f} ms; target: at most 5 times)")

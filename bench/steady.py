@@ -5,6 +5,7 @@ long the others would have waited ("coordinated omission"). A process of its own
 """
 
 import asyncio
+import gc
 import json
 import selectors
 import sys
@@ -70,6 +71,7 @@ async def asked_at(host: str, port: int, request: bytes, connections: int, rate:
 
 
 def main() -> None:
+    gc.disable()  # its pauses would look like the server's
     host, port, request, connections, rate, seconds = json.loads(sys.argv[1])
     # epoll wakes up at whole milliseconds, select at microseconds
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:

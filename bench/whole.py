@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from itertools import cycle
+from statistics import median
 
 from backend.core import feature
 from backend.features import FEATURES
@@ -16,6 +17,7 @@ IMPORT = "import time; began = time.perf_counter(); import backend.main; print(t
 LONGEST = 180.0  # seconds for all requests after which the memory is looked at
 CHEAP = ("live", "me")  # where the cost of a feature is not lost in what a database does
 DIVIDED = ("live", "me", "item")
+WATCHING = ("metrics", "analytics", "access_log")  # what looks at every request
 
 
 def import_seconds() -> float:
@@ -50,6 +52,28 @@ def _cpu(this: Server, that: Server, ask: Ask, turns: int) -> tuple[float, float
     pairs = [(load(this, ask, SHORTLY), load(that, ask, SHORTLY)) for _ in range(turns)]
     mine, others = (typical(runs).cpu for runs in zip(*pairs, strict=True))
     return mine, others
+
+
+def watchers() -> list[str]:
+    """Those of the features that look at every request that there are, and what needs them."""
+    found: list[str] = []
+    for one in feature.load("backend.features", FEATURES).features:  # each after those that it needs
+        if one.name in WATCHING or set(one.needs).intersection(found):
+            found.append(one.name)
+    return found
+
+
+def watching(everything: Server, asks: Mapping[str, Ask], environment: Mapping[str, str], turns: int) -> list[float]:
+    """µs of the core that these add to each of the cheap requests: the median of what was measured by turns."""
+    off = ",".join(filter(None, (environment.get("FEATURES_OFF"), *watchers())))
+    with the_app(environment, FEATURES_OFF=off) as without:
+        return [median(_differences(everything, without, asks[case], turns)) for case in CHEAP]
+
+
+def _differences(this: Server, that: Server, ask: Ask, turns: int) -> list[float]:
+    for server in (this, that):  # what is slow only once
+        load(server, ask, 1)
+    return [load(this, ask, SHORTLY).cpu - load(that, ask, SHORTLY).cpu for _ in range(2 * turns + 1)]
 
 
 def removable() -> list[str]:
