@@ -5,6 +5,8 @@ Order: a feature comes after those it needs, and the earlier one's middleware is
 
 FEATURES = (
     "metrics",  # /metrics for Prometheus; outermost, to count what all the others answer, refusals too
+    "tracing",  # OpenTelemetry traces, once TRACING__ENDPOINT is set; outside all that a request passes
+    "sentry",  # unhandled errors to Sentry, once SENTRY__DSN is set
     "request_id",  # X-Request-ID on every answer, error body and log line
     "access_log",  # one structured log line per request
     "process_time",  # Server-Timing: how long the app took
@@ -28,7 +30,10 @@ FEATURES = (
     "password_reset",  # a mail with a link lets people in who forgot their password, and one tells of a new password
     "external_sign_in",  # sign-in with Google, GitHub, or any OpenID Connect issuer
     "idempotency",  # Idempotency-Key: a request that is sent again is carried out once; innermost middleware
+    "log_level",  # the level of the log, changed for a while at run time
     "cache_control",  # how the cache does, and a way to empty it
+    "analytics",  # how the API is used: requests, errors and latencies over time
+    "incidents",  # uptime over 90 days, incidents that open and close by themselves, /api/v2/status
     "items",  # the store's items: the example to copy
     "realtime",  # WebSocket echo and a resumable stream of server-sent events
 )

@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlmodel import col, select
@@ -38,18 +39,16 @@ async def recognise_key(connection: HTTPConnection) -> Principal | None:
     key = connection.headers.get(HEADER)
     if key is None:
         return None
-    principal = await _behind(connection, key)
+    principals: Principals = connection.app.state.principals
+    # No token begins with a blank: neither can be shown as the other.
+    principal = await principals.find(f" {HEADER} {key}", partial(_look_up, connection, key))
     uses: Uses = connection.app.state.api_key_uses
     uses.note(principal)
     return principal
 
 
-async def _behind(connection: HTTPConnection, key: str) -> Principal:
-    principals: Principals = connection.app.state.principals
-    remembered_as = f" {HEADER} {key}"  # no token begins with a blank: neither can be shown as the other
-    if known := principals.get(remembered_as):
-        return known
-    generation = principals.generation
+async def _look_up(connection: HTTPConnection, key: str) -> tuple[Principal, float | None]:
+    """Whose key it is, and for how many seconds; None: for ever."""
     if not SHAPE.fullmatch(key):
         raise Unauthorized(NO_GOOD, challenge=CHALLENGE)
     # By the hash of all of it: how long this takes tells nothing about keys that begin alike.
@@ -63,5 +62,4 @@ async def _behind(connection: HTTPConnection, key: str) -> Principal:
         person = await principal_of(session, user, via="api_key", credential=shown.id)
     principal = replace(person, permissions=person.permissions & frozenset(shown.scopes.split()))
     left = shown.expires_at.timestamp() - time.time() if shown.expires_at else None
-    principals.put(remembered_as, principal, generation=generation, lifetime=left)
-    return principal
+    return principal, left

@@ -19,9 +19,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from backend.core import context
 from backend.core.auth import current_principal
 from backend.core.events import SecurityEvent
+from backend.core.masking import masked
 from backend.core.models import SecretText, utc_now
 from backend.features.audit.models import AuditEntry
-from backend.features.audit.values import REDACTED, UNKNOWN, masked, shown
+from backend.features.audit.values import REDACTED, UNKNOWN, shown
 from backend.features.users.models import User
 
 Changes = dict[str, list[Any]]

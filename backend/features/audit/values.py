@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import SecretBytes, SecretStr
 
-REDACTED = "•••"
+from backend.core.masking import MASK
+
+REDACTED = MASK
 UNKNOWN = "(not known)"  # what a row held that was changed without being read
 LONGEST = 1000  # characters of one value
 
@@ -37,9 +39,3 @@ def shown(value: Any) -> Any:
         text = json.dumps(value, default=lambda inner: str(shown(inner)), ensure_ascii=False)
         return json.loads(text) if len(text) <= LONGEST else _bounded(text)
     return _bounded(str(value))
-
-
-def masked(name: str) -> str:
-    """What was typed as an address that nobody has: it may be a slip, or a password in the wrong field."""
-    local, at, domain = name.rpartition("@")
-    return f"{local[:1]}{REDACTED}@{domain}" if at and local else REDACTED

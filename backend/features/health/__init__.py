@@ -1,6 +1,7 @@
 """Health endpoints: for load balancers, orchestrators and people."""
 
 from backend.core.feature import Feature
+from backend.features.health.panel import PANEL, observer
 from backend.features.health.routes import PERMISSIONS, router
 
 feature = Feature(
@@ -8,4 +9,6 @@ feature = Feature(
     summary="/health, /health/detailed, /ready, /live",
     root=router,
     permissions=PERMISSIONS,
+    observer=observer,
+    status=(PANEL,),
 )

@@ -7,6 +7,7 @@ header is that of draft-ietf-httpapi-idempotency-key-header; `docs/how-to/retry-
 from backend.core.feature import Feature
 from backend.features.idempotency.description import describe
 from backend.features.idempotency.exchange import finish_before
+from backend.features.idempotency.figures import REPLAYS
 from backend.features.idempotency.housekeeping import lifespan
 from backend.features.idempotency.middleware import middleware
 from backend.features.idempotency.settings import IdempotencySettings
@@ -21,4 +22,5 @@ feature = Feature(
     lifespan=lifespan,
     openapi=describe,
     on={AccountDeleted: finish_before},
+    figures=(REPLAYS.figure,),
 )

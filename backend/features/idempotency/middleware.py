@@ -12,6 +12,7 @@ from backend.features.idempotency import keys, service
 from backend.features.idempotency.answers import Answer, opened
 from backend.features.idempotency.errors import AnswerNotKept
 from backend.features.idempotency.exchange import Exchange, refusal
+from backend.features.idempotency.figures import REPLAYS
 from backend.features.idempotency.received import Received
 from backend.features.idempotency.service import Claim
 
@@ -33,6 +34,7 @@ class Idempotency:
             await refused(scope, receive, send)
             return
         if isinstance(claimed, Answer):
+            REPLAYS.add_now(scope["app"])
             await claimed.send_again(send)
         elif claimed is None:
             await self.app(scope, received, send)

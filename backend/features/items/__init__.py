@@ -3,6 +3,8 @@
 from backend.core.cache import warms
 from backend.core.feature import Feature
 from backend.features.items.admin import ItemView
+from backend.features.items.events import ItemPurchased
+from backend.features.items.figures import CREATED, PURCHASES
 from backend.features.items.permissions import PERMISSIONS
 from backend.features.items.routes import list_items, router
 from backend.features.items.routes_v2 import router as v2
@@ -16,9 +18,10 @@ feature = Feature(
     needs=("users",),
     v1=router,
     v2=v2,
-    on={AccountDeleted: forget_owner},
+    on={AccountDeleted: forget_owner, ItemPurchased: PURCHASES.hear()},
     permissions=PERMISSIONS,
     admin=(ItemView,),
+    figures=(CREATED.figure, PURCHASES.figure),
     seed=seed,
     warm=(warms(list_items, "/api/v1/store/items"),),
 )

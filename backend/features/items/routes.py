@@ -24,6 +24,8 @@ Q = Annotated[Search, Query(description="Part of the name or the description")]
 
 CACHED_SECONDS = 60  # what passes by the service functions, such as a script, is seen after so long
 
+Items = Slice[ItemOut]  # made once: pydantic looks it up for longer than it takes to fill
+
 CHANGED: Responses = {
     409: {"description": "Somebody else changed the item at the same time"},
     412: {"description": "The item has changed since you read it"},
@@ -46,10 +48,10 @@ async def list_items(
     q: Q = "",
     limit: Limit = 20,
     cursor: Cursor = None,
-) -> Slice[ItemOut]:
+) -> Items:
     """Items, newest first. Follow `next` (or the `Link` header) for more: every page costs the same."""
     rows = await service.list_items(session, q=q, before=decode_cursor(cursor), limit=limit + 1)
-    items = Slice[ItemOut].of(rows, limit)
+    items = Items.of(rows, limit)
     items.tell(request, response)
     return items
 

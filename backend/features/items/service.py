@@ -13,8 +13,10 @@ from backend.core.cache import invalidate
 from backend.core.errors import Forbidden, NotFound
 from backend.core.models import key_of, utc_now
 from backend.core.paging import PageQuery, Total, paged
+from backend.core.prepared import Prepared
 from backend.core.read_session import rows
 from backend.core.schemas import columns_of
+from backend.features.items.figures import CREATED
 from backend.features.items.models import Item
 from backend.features.items.schemas import ItemIn, ItemOut
 from backend.features.users.events import AccountDeleted
@@ -22,10 +24,10 @@ from backend.features.users.events import AccountDeleted
 NO_SUCH_ITEM = "There is no such item"
 SHOWN: Any = select(*columns_of(Item, ItemOut))
 # Made once: making them, and finding their columns in what comes back, costs a tenth of the request.
-ONE: Any = SHOWN.where(col(Item.id) == bindparam("item_id"))
+ONE = Prepared(SHOWN.where(col(Item.id) == bindparam("item_id")))
 NEWEST: Any = SHOWN.order_by(col(Item.id).desc())
-FIRST: Any = NEWEST.limit(bindparam("at_most"))
-FOLLOWING: Any = FIRST.where(col(Item.id) < bindparam("before"))
+FIRST = Prepared(NEWEST.limit(bindparam("at_most")))
+FOLLOWING = Prepared(FIRST.statement.where(col(Item.id) < bindparam("before")))
 
 
 def _matching(q: str) -> list[ColumnElement[bool]]:
@@ -35,8 +37,9 @@ def _matching(q: str) -> list[ColumnElement[bool]]:
 
 async def list_items(session: AsyncSession, *, q: str = "", before: int | None = None, limit: int) -> Sequence[Any]:
     """Up to `limit` items, newest first, from the one before id `before` on (keyset: any page costs the same)."""
-    statement = FIRST if before is None else FOLLOWING
-    return await rows(session, statement.where(*_matching(q)) if q else statement, {"at_most": limit, "before": before})
+    prepared = FIRST if before is None else FOLLOWING
+    statement = prepared.statement.where(*_matching(q)) if q else prepared
+    return await rows(session, statement, {"at_most": limit, "before": before})
 
 
 async def page_items(session: AsyncSession, query: PageQuery, *, q: str = "") -> tuple[Sequence[Any], Total]:
@@ -74,6 +77,7 @@ async def create_item(
     session.add(item)
     await session.flush()
     invalidate(session, "items")
+    CREATED.add(session)
     return item
 
 
@@ -83,6 +87,7 @@ async def create_items(session: AsyncSession, *, owner_id: int, many: Sequence[I
     session.add_all(made)
     await session.flush()
     invalidate(session, "items")
+    CREATED.add(session, many=len(made))
     return [key_of(item) for item in made]
 
 

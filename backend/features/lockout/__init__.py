@@ -6,6 +6,8 @@ wrong passwords from there count against them.
 
 from backend.core.feature import Feature
 from backend.features.lockout.admin import DelayView
+from backend.features.lockout.events import SignInDelayed
+from backend.features.lockout.figures import LOCKOUTS
 from backend.features.lockout.housekeeping import lifespan
 from backend.features.lockout.permissions import PERMISSIONS
 from backend.features.lockout.routes import router
@@ -20,7 +22,14 @@ feature = Feature(
     settings=LockoutSettings,
     v1=router,
     lifespan=lifespan,
-    on={SignInAttempted: check, SignInFailed: count, IdentityProven: succeed, PasswordChanged: start_again},
+    on={
+        SignInAttempted: check,
+        SignInFailed: count,
+        IdentityProven: succeed,
+        PasswordChanged: start_again,
+        SignInDelayed: LOCKOUTS.hear(),
+    },
     permissions=PERMISSIONS,
     admin=(DelayView,),
+    figures=(LOCKOUTS.figure,),
 )

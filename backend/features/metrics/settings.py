@@ -1,12 +1,13 @@
 """Who may read `/metrics`."""
 
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from backend.core.addresses import Network, is_within
 from backend.core.config import CommaList, EnvSettings, Settings
 
 TOKEN_MIN_LENGTH = 16  # bytes
@@ -42,15 +43,9 @@ class MetricsSettings(EnvSettings):
         return [sentence for sentence, unsafe in checks.items() if unsafe]
 
     @cached_property
-    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+    def networks(self) -> tuple[Network, ...]:
         return tuple(ip_network(value) for value in self.allowed)
 
     def allows(self, host: str) -> bool:
         """Whether a caller with this address needs no token."""
-        try:
-            address = ip_address(host)
-        except ValueError:  # a Unix socket has no address
-            return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        return any(address in network for network in self.networks)
+        return is_within(host, self.networks)

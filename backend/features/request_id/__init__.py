@@ -31,6 +31,7 @@ class RequestId:
         given = header(scope, HEADER)
         current = given if SANE.fullmatch(given) else secrets.token_hex(16)
         token = request_id.set(current)
+        scope["state"]["facts"]["request_id"] = current  # for who is told of the request once it has ended
 
         async def add_header(message: Message) -> None:
             if message["type"] in STARTS:

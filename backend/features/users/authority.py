@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends
@@ -71,11 +72,11 @@ async def recognise_bearer(connection: HTTPConnection) -> Principal | None:
         return None
     principals: Principals = connection.app.state.principals
     token = token.strip()
-    return principals.get(token) or await _look_up(connection, principals, token)
+    return principals.get(token) or await principals.find(token, partial(_look_up, connection, token))
 
 
-async def _look_up(connection: HTTPConnection, principals: Principals, token: str) -> Principal:
-    generation = principals.generation
+async def _look_up(connection: HTTPConnection, token: str) -> tuple[Principal, float]:
+    """Whose token it is, and for how many seconds."""
     database: Database = connection.app.state.database
     claims = read(connection.app.state.settings, token)
     statement = (
@@ -97,8 +98,7 @@ async def _look_up(connection: HTTPConnection, principals: Principals, token: st
     narrowed = opened.scope is not None
     principal = replace(person, permissions=person.permissions & claims.scopes, narrowed=narrowed)
     await note_seen(database, key_of(opened), opened.last_seen_at)
-    principals.put(token, principal, generation=generation, lifetime=claims.expires - time.time())
-    return principal
+    return principal, claims.expires - time.time()
 
 
 async def _recent(caller: InPerson) -> Principal:

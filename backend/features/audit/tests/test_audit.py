@@ -19,10 +19,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.errors import Forbidden
 from backend.core.events import SecurityEvent, emit
+from backend.core.masking import masked
 from backend.core.models import SecretText
 from backend.features.audit.listener import _columns, _whole
 from backend.features.audit.models import AuditEntry
-from backend.features.audit.values import LONGEST, REDACTED, masked, shown
+from backend.features.audit.values import LONGEST, REDACTED, shown
 from backend.features.users import service
 from backend.features.users.models import OneTimeToken, RefreshToken, User, UserSession
 from backend.testing import PASSWORD, Console, MakeUser

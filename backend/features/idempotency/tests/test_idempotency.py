@@ -39,8 +39,8 @@ async def rows(session: AsyncSession) -> list[IdempotencyKey]:
     return list((await session.exec(select(IdempotencyKey))).all())
 
 
-async def test_the_answer_comes_again_with_its_headers(as_admin: httpx2.AsyncClient) -> None:
-    new, headers = body(), key()
+async def test_the_answer_comes_again_with_its_headers(app: FastAPI, as_admin: httpx2.AsyncClient) -> None:
+    new, headers, before = body(), key(), app.state.tallies["idempotent_replays", ""]
     first = await as_admin.post(USERS, json=new, headers=headers)
     again = await as_admin.post(USERS, json=new, headers=headers)
     assert first.status_code == again.status_code == 201
@@ -49,6 +49,7 @@ async def test_the_answer_comes_again_with_its_headers(as_admin: httpx2.AsyncCli
         assert first.headers[name] == again.headers[name]
     assert "Idempotent-Replayed" not in first.headers
     assert again.headers["Idempotent-Replayed"] == "true"
+    assert app.state.tallies["idempotent_replays", ""] == before + 1
 
 
 async def test_without_a_key_it_is_carried_out_again(as_admin: httpx2.AsyncClient) -> None:

@@ -139,6 +139,16 @@ async def test_buying_is_a_right_of_its_own(
     assert (await buyer.post(f"{path}/purchase", json={})).status_code == 200
 
 
+async def test_items_and_purchases_are_counted(app: FastAPI, as_user: httpx2.AsyncClient) -> None:
+    before = app.state.tallies.copy()
+    many = {"items": [LAMP] * 3}
+    ids = (await as_user.post(f"{ITEMS}/bulk", json=many)).json()["ids"]
+    answers = [await as_user.post(f"{ITEMS}/{ids[0]}/purchase", json={"quantity": quantity}) for quantity in (1, 4)]
+    assert [one.status_code for one in answers] == [200, 409]
+    grown = app.state.tallies - before
+    assert (grown["items_created", ""], grown["item_purchases", ""]) == (3, 1)
+
+
 async def test_a_purchase_is_in_the_audit_log(as_user: httpx2.AsyncClient, session: AsyncSession) -> None:
     models = pytest.importorskip("backend.features.audit.models")
     path = await new_item(as_user)

@@ -71,10 +71,11 @@ def happened(app: FastAPI) -> Any:
 
 
 async def test_five_wrong_passwords_delay_the_next_try_even_the_right_one(app: FastAPI, make_user: MakeUser) -> None:
-    user = await make_user()
+    user, before = await make_user(), app.state.tallies["lockouts", ""]
     assert await fail(app, user.email, 5) == [401] * 5
     refused = await sign_in(app, user.email)
     assert refused.status_code == 429
+    assert app.state.tallies["lockouts", ""] == before + 1
     assert refused.json()["error"]["code"] == "too_many_requests"
     assert 1 <= int(refused.headers["Retry-After"]) <= 2
 

@@ -14,13 +14,17 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from prometheus_client.parser import text_string_to_metric_families as parse
 from pydantic import ValidationError
+from sqlalchemy import literal
+from sqlmodel import select
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, Router
 
 from backend.core.config import UnsafeSettings
 from backend.core.figures import Figure
+from backend.core.observing import KNOWN_METHODS
+from backend.core.read_session import ReadSession
 from backend.features import FEATURES
-from backend.features.metrics.measure import METHODS, metrics_of
+from backend.features.metrics.measure import metrics_of
 from backend.testing import BASE_URL, new_client, running_server
 
 MakeApp = Callable[..., FastAPI]
@@ -40,6 +44,7 @@ def value(text: str, name: str, **labels: str) -> float:
 
 
 def exposed(app: FastAPI) -> str:
+    metrics_of(app).published.publish()  # as the route does
     return metrics_of(app).exposition().decode()
 
 
@@ -95,7 +100,30 @@ async def test_made_up_paths_and_methods_make_no_series(make_app: MakeApp) -> No
         ("GET", "unmatched", "404"),
         ("other", "/openapi.json", "405"),
     ]
-    assert "other" not in METHODS
+    assert "other" not in KNOWN_METHODS
+
+
+@pytest.mark.slow
+async def test_whatever_callers_send_the_number_of_series_stays_as_it_is(make_app: MakeApp) -> None:
+    """Thousands of paths, methods, cache tags and addresses: the second half adds nothing to the first."""
+    app = make_app(DATABASE_URL="sqlite://", FEATURES_OFF=",".join({"rate_limits", "lockout"} & {*FEATURES}))
+    counts = []
+    async with app.router.lifespan_context(app), new_client(app) as client:
+        for turn in range(2):
+            for number in range(turn * 1000, turn * 1000 + 1000):
+                await client.get(f"/made/up/{number}")
+                await client.request(f"VERB{number}", f"/api/v1/store/items/{number}")
+                await client.get(f"/api/v1/store/items?q=word{number}", headers={"X-Request-ID": f"id-{number}"})
+                if number % 200 == 0:  # hashes a password each time
+                    form = {"username": f"ada{number}@example.com", "password": "wrong"}
+                    await client.post("/api/v1/auth/token", data=form)
+                    await client.delete(f"/api/v1/cache?tag=tag{number}")
+            counts.append(sum(len(family.samples) for family in parse(exposed(app))))
+    assert counts[0] == counts[1] < 1500
+    text = exposed(app)
+    assert "example.com" not in text
+    assert "made/up" not in text
+    assert "tag" not in {name for family in parse(text) for one in family.samples for name in one.labels}
 
 
 async def test_two_apps_of_one_process_do_not_share_their_figures(make_app: MakeApp) -> None:
@@ -152,6 +180,28 @@ async def test_durations_and_what_is_in_progress_are_measured(make_app: MakeApp)
     assert value(text, "http_requests_in_progress") == 0
     assert value(text, "http_request_duration_seconds_count", method="GET", route="/slow") == 1
     assert waited <= value(text, "http_request_duration_seconds_sum", method="GET", route="/slow") < waited + 5
+
+
+async def test_time_spent_in_the_database_is_measured_of_requests_that_ask_it(make_app: MakeApp) -> None:
+    app = make_app(DATABASE_URL="sqlite://")
+
+    @app.get("/asks")
+    async def asks(session: ReadSession) -> int:
+        return int((await session.exec(select(literal(1)))).one())
+
+    @app.get("/does-not")
+    async def does_not() -> int:
+        return 1
+
+    async with new_client(app) as client:
+        for path in ("/asks", "/asks", "/does-not"):
+            assert (await client.get(path)).status_code == 200
+    text = exposed(app)
+    assert samples(text, "http_request_database_seconds_count") == {
+        frozenset({("method", "GET"), ("route", "/asks")}): 2
+    }
+    within = value(text, "http_request_database_seconds_sum", method="GET", route="/asks")
+    assert 0 < within < value(text, "http_request_duration_seconds_sum", method="GET", route="/asks")
 
 
 async def test_a_stream_of_events_counts_once_it_has_begun(make_app: MakeApp) -> None:

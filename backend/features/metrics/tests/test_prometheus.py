@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,9 @@ TOKEN = "a-token-of-twenty-four-characters"
 # What Grafana fills in.
 VARIABLES = {"$__rate_interval": "15s", "$__range": "1m", "$instance": ".*", "$route": ".*"}
 OWN = {"up", "ALERTS"}  # Prometheus' own series
-# What rules and panels ask of features that can be taken out.
-OF_FEATURES = {
-    "load_shedding": {"load_shed_total", "event_loop_lag_seconds"},
-    "request_timeouts": {"request_timeouts_total"},
-}
+# What others see, who look from outside: the blackbox exporter, cert-manager. docs/how-to/monitor.md says how.
+OF_OTHERS = {"probe_ssl_earliest_cert_expiry", "certmanager_certificate_expiration_timestamp_seconds"}
+RUNBOOKS = ROOT / "docs/runbooks"
 
 
 def tool(name: str) -> str:
@@ -64,8 +62,10 @@ def queries() -> dict[str, str]:
     for path in DASHBOARDS:
         board = dashboard(path)
         for panel in board["panels"]:
-            found |= {f"{panel['title']} {one['refId']}": one["expr"] for one in panel.get("targets", ())}
-        found |= {f"annotation {one['name']}": one["expr"] for one in board["annotations"]["list"] if "expr" in one}
+            place = f"{path.stem} {panel['id']} {panel['title']}"
+            found |= {f"{place} {one['refId']}": one["expr"] for one in panel.get("targets", ())}
+        annotations = board["annotations"]["list"]
+        found |= {f"{path.stem} annotation {one['name']}": one["expr"] for one in annotations if "expr" in one}
     for place, expression in found.items():
         for variable, value in VARIABLES.items():
             expression = expression.replace(variable, value)  # noqa: PLW2901
@@ -76,45 +76,109 @@ def queries() -> dict[str, str]:
 def names(expression: str) -> set[str]:
     """The metrics that a PromQL expression reads."""
     bare = re.sub(r'"[^"]*"', "", expression)
-    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", "", bare)
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\boffset \w+", "", bare)
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", "", bare)
     words = re.findall(r"[a-zA-Z_:][\w:]*(?![\w:]|\s*\()", bare)
-    return set(words) - {"and", "or", "unless", "bool", "offset", "group_left", "group_right"}
+    return set(words) - {"and", "or", "unless", "bool", "group_left", "group_right"}
 
 
 def test_the_names_in_an_expression_are_found() -> None:
     expression = (
         'sum by (a, b) (rate(x_total{c="d"}[5m])) / on (a) group_left y:z > 2 and absent(w{route!~"/q|/r"} == 1)'
+        " or increase(v_total[1h] offset 1w)"
     )
-    assert names(expression) == {"x_total", "y:z", "w"}
+    assert names(expression) == {"x_total", "y:z", "w", "v_total"}
 
 
-async def test_every_metric_in_a_rule_or_panel_is_exported(make_app: Callable[..., FastAPI]) -> None:
-    app = make_app()
+def read_by(expression: str) -> set[str]:
+    """The metrics behind an expression: what it records under a name of ours is looked up."""
+    recorded = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+    found = names(expression)
+    while ours := found & recorded.keys():
+        found = (found - ours).union(*(names(recorded[one]) for one in ours))
+    return found - OWN - OF_OTHERS
+
+
+async def exported(app: FastAPI) -> set[str]:
     async with new_client(app) as client:
         await client.get("/openapi.json")
         text = (await client.get("/metrics")).text
     families = list(parse(text))  # some have no samples yet, such as circuits
-    exported = {family.name for family in families} | {one.name for family in families for one in family.samples}
-    exported |= {f"{family.name}_total" for family in families if family.type == "counter"}
-    for feature, own in OF_FEATURES.items():
-        exported |= set() if feature in app.state.registry.names else own
-    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    found = {family.name for family in families} | {one.name for family in families for one in family.samples}
+    found |= {f"{family.name}_total" for family in families if family.type == "counter"}
+    histograms = {family.name for family in families if family.type == "histogram"}
+    return found | {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+
+
+@pytest.mark.slow  # knows features that a tree may lack
+async def test_every_metric_in_a_rule_or_panel_is_exported(make_app: Callable[..., FastAPI]) -> None:
     expressions = [*queries().values(), *(rule["expr"] for rule in rules())]
-    assert set().union(*map(names, expressions)) <= exported | recorded | OWN
+    assert set().union(*map(read_by, expressions)) - await exported(make_app()) == set()
 
 
-def test_every_alert_says_what_it_means_and_has_a_section_in_the_guide() -> None:
-    sections = re.findall(r"^##+ (.+)$", (ROOT / "docs/how-to/monitor.md").read_text(), re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in sections}
-    alerts = [rule for rule in rules() if "alert" in rule]
-    assert alerts
-    for alert in alerts:
-        assert alert["labels"]["severity"] in {"critical", "warning"}
-        assert {"summary", "description", "runbook_url"} <= alert["annotations"].keys()
-        page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
-        assert page.endswith("/docs/how-to/monitor.md")
-        assert anchor in anchors, alert["alert"]
+def alerts() -> dict[str, dict[str, Any]]:
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def runbook(alert: str) -> str:
+    return (RUNBOOKS / f"{alert.lower()}.md").read_text()
+
+
+def needed(page: str) -> set[str]:
+    """The features that a page is about, as it says at its top."""
+    return set(re.findall(r"\w+", "".join(re.findall(r"\A---\nneeds: \[(.*)\]\n---\n", page))))
+
+
+async def test_the_metrics_of_an_alert_are_those_of_the_features_that_its_runbook_names(
+    make_app: Callable[..., FastAPI],
+) -> None:
+    """So an alert for what has been taken out can be told from one that is misspelled."""
+    app = make_app()
+    features, there = app.state.registry.features, await exported(app)
+    for alert, rule in alerts().items():
+        needs = needed(runbook(alert))
+        if needs - set(app.state.registry.names):
+            continue  # it went, or is off
+        metrics = read_by(rule["expr"])
+        assert metrics - there == set(), alert
+        figures = {one.name: feature.name for feature in features for one in feature.figures}
+        assert {figures[name] for one in metrics if (name := one.removesuffix("_total")) in figures} <= needs, alert
+
+
+def test_every_alert_has_its_runbook_and_every_runbook_its_alert() -> None:
+    pages = {path.stem for path in RUNBOOKS.glob("*.md")}
+    assert pages == {alert.lower() for alert in alerts()} | {"index"}
+    linked = re.findall(r"\[(\w+)\]\((\w+)\.md\)", (RUNBOOKS / "index.md").read_text())
+    assert sorted(linked) == sorted((alert, alert.lower()) for alert in alerts())
+
+
+@pytest.mark.parametrize("alert", alerts())
+def test_an_alert_says_what_it_means_and_its_runbook_what_to_do(alert: str) -> None:
+    rule, page = alerts()[alert], runbook(alert)
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert {"summary", "description", "runbook_url"} == rule["annotations"].keys()
+    assert rule["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{alert.lower()}.md")
+    assert re.findall(r"^# (.+)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE) == [alert]
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == [
+        "What people notice",
+        "First steps",
+        "Is it over?",
+        "Silence it",
+    ]
+    assert f"alertname={alert} " in page
+
+
+@pytest.mark.slow  # knows features that a tree may lack
+async def test_what_runbooks_ask_for_is_exported(make_app: Callable[..., FastAPI]) -> None:
+    asked = set().union(*(read_by(query) for query in runbook_queries()))
+    assert asked - await exported(make_app()) == set()
+
+
+def runbook_queries() -> list[str]:
+    """Each line of a block is a query by itself."""
+    pages = [path.read_text() for path in sorted(RUNBOOKS.glob("*.md"))]
+    found = [one for page in pages for one in re.findall(r"^ *```promql\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)]
+    return [line.strip() for block in found for line in block.splitlines()]
 
 
 def test_every_alert_is_tested() -> None:
@@ -126,6 +190,17 @@ def test_every_alert_is_tested() -> None:
         if case["exp_alerts"]
     }
     assert tested == {rule["alert"] for rule in rules() if "alert" in rule}
+
+
+def test_grafana_finds_the_dashboards_and_can_tell_them_apart() -> None:
+    boards = [dashboard(path) for path in DASHBOARDS]
+    assert {path.stem for path in DASHBOARDS} >= {"service", "database", "business"}
+    for field in ("uid", "title"):
+        assert len({board[field] for board in boards}) == len(boards)
+    assert len({board["schemaVersion"] for board in boards}) == 1  # written by one version of Grafana
+    (provider,) = configuration("grafana/provisioning/dashboards/mainstay.yml")["providers"]
+    mounts = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]["volumes"]
+    assert f"./observability/grafana/dashboards:{provider['options']['path']}:ro" in mounts
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
@@ -144,9 +219,12 @@ def test_a_dashboard_is_whole(path: Path) -> None:
         above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
         assert beside or above, (one, other)
         assert one["x"] + one["w"] <= 24
+    kinds = [panel["type"] for panel in board["panels"]]
+    assert ("row", "row") not in pairwise([*kinds, "row"])  # none is empty
+    assert board["panels"] == sorted(board["panels"], key=lambda one: (one["gridPos"]["y"], one["gridPos"]["x"]))
     for panel in board["panels"]:
+        assert panel["title"]
         if panel["type"] != "row":
-            assert panel["title"]
             assert panel["description"]
             assert panel["datasource"] == source
             assert panel["targets"]
@@ -175,7 +253,11 @@ def app_url() -> Iterator[str]:
 
 @pytest.mark.slow
 def test_prometheus_finds_nothing_amiss_in_what_is_exported(app_url: str) -> None:
+    form = {"username": "ada@example.com", "password": "wrong"}  # asks the database
+    assert httpx2.post(f"{app_url}/api/v1/auth/token", data=form).status_code == 401
     answer = httpx2.get(f"{app_url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert "http_request_database_seconds_bucket" in answer.text
+    assert "database_connections_limit" in answer.text
     checked = subprocess.run(
         [tool("promtool"), "check", "metrics"], input=answer.content, capture_output=True, check=False
     )
@@ -208,7 +290,7 @@ def prometheus(app_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             ):
                 assert process.poll() is None, (folder / "log").read_text()
                 assert time.monotonic() < deadline, (folder / "log").read_text()
-                for path in ("/", "/openapi.json", "/api/v1/store/items/1", "/none"):
+                for path in ("/", "/status", "/openapi.json", "/api/v1/store/items/1", "/none"):
                     httpx2.get(f"{app_url}{path}")
                 time.sleep(0.2)
             yield client
@@ -233,8 +315,9 @@ def ask(prometheus: httpx2.Client, query: str) -> list[Any]:
 @pytest.mark.slow
 def test_every_panel_shows_something_in_a_real_prometheus(prometheus: httpx2.Client) -> None:
     empty = {place for place, query in queries().items() if not ask(prometheus, query)}
-    assert empty <= {"annotation Restarts"}  # there was none
-    statuses = {one["metric"]["status"] for one in ask(prometheus, queries()["Requests by status A"])}
+    assert {place for place in empty if not place.endswith("annotation Restarts")} == set()  # there was none of these
+    (by_status,) = (query for place, query in queries().items() if place.endswith("Requests by status A"))
+    statuses = {one["metric"]["status"] for one in ask(prometheus, by_status)}
     assert statuses == {"200", "401", "404"}
 
 
@@ -249,3 +332,10 @@ def test_every_rule_works_in_a_real_prometheus(prometheus: httpx2.Client) -> Non
             assert ask(prometheus, rule["name"]), rule
         else:
             assert rule["state"] == "inactive", rule
+
+
+@pytest.mark.slow
+def test_prometheus_understands_what_runbooks_ask(prometheus: httpx2.Client) -> None:
+    assert runbook_queries()
+    for query in runbook_queries():
+        ask(prometheus, query)

@@ -276,6 +276,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "auth.totp": ("POST", "/api/v1/auth/totp/confirm", {"json": {}}),
     "console.sign_in": ("POST", "/admin/login", {"data": WRONG, "headers": LOGIN}),
     "items.paged": ("GET", "/api/v2/store/items/paged", {}),
+    "status.live": ("GET", "/status/live?limit=1", {}),
     "realtime.connect": ("GET", "/api/v2/sse/stream?limit=1", {}),
 }
 BY_MESSAGE = {"realtime.messages"}

@@ -200,6 +200,7 @@ async def test_open_connections_hold_no_database_connection(server: Server, call
         assert (await caller.get("/api/v1/auth/me")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_connections_are_bounded_and_given_back(server: Server, caller: httpx2.AsyncClient) -> None:
     async with dial(*server), listening(caller) as stream:
         assert await anext(stream)

@@ -40,7 +40,8 @@ async def test_the_answer_to_a_websocket_has_one(answer: str) -> None:
         raise AssertionError
 
     sent: list[Message] = []
-    await RequestId(socket)({"type": "websocket", "headers": [(b"x-request-id", b"find-me")]}, nothing, note)
+    scope = {"type": "websocket", "headers": [(b"x-request-id", b"find-me")], "state": {"facts": {}}}
+    await RequestId(socket)(scope, nothing, note)
     assert sent[0]["headers"] == [(b"x-request-id", b"find-me")]
 
 
@@ -54,7 +55,7 @@ async def test_log_lines_of_the_request_carry_it() -> None:
         log.info("working")
 
     log = structlog.get_logger()
-    scope = {"type": "http", "headers": [(b"x-request-id", b"find-me")]}
+    scope = {"type": "http", "headers": [(b"x-request-id", b"find-me")], "state": {"facts": {}}}
     with capture_logs(processors=[add_request_id]) as lines:
         await RequestId(answer)(scope, never, ignore)
         log.info("done")

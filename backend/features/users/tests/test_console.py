@@ -47,7 +47,7 @@ async def test_the_cookie_is_opaque_and_hard_to_steal(
     answer = await browser.post("/admin/login", data={"username": f" {admin.email.upper()} ", "password": PASSWORD})
     assert (answer.status_code, answer.headers["location"]) == (303, "http://localhost/admin/")
     cookie, *attributes = answer.headers["set-cookie"].split("; ")
-    assert set(attributes) == {"HttpOnly", "SameSite=strict", "Path=/admin", "Max-Age=43200"}
+    assert set(attributes) == {"HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"}
     token = cookie.removeprefix("console_session=")
     stored = (await session.exec(select(UserSession).where(UserSession.kind == "console"))).one()
     assert len(token) >= 40

@@ -1,0 +1,76 @@
+"""How the API is used, for the status page."""
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+
+from backend.core.status import Block, Chart, Line, Panel, Stat, Stats, Table, Window, milliseconds, number, share
+from backend.features.analytics.service import Order, Total, over_time, period, points, total_of, totals
+
+ROUTES = 10
+
+
+def _milliseconds(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else value * 1000 for value in values]
+
+
+def _table(caption: str, found: Sequence[Total]) -> Table:
+    rows = [
+        (
+            f"{one.method} {one.route}",
+            number(one.requests),
+            share(one.errors / one.requests),
+            *(milliseconds(value) for value in (one.p50, one.p95, one.p99)),
+        )
+        for one in found
+    ]
+    return Table(
+        caption=caption,
+        columns=("Route", "Requests", "Failed", "p50", "p95", "p99"),
+        rows=rows,
+        empty="Nothing has been asked for in this time.",
+    )
+
+
+async def _read(app: FastAPI, window: Window) -> Sequence[Block]:
+    chosen = period(window.since, window.until)
+    tables: tuple[tuple[str, Order], ...] = (("Slowest routes", "mean"), ("Busiest routes", "requests"))
+    async with app.state.database.session(reading=True) as session:
+        tallies = await over_time(session, chosen)
+        found = [
+            await totals(
+                session, since=chosen.since, until=chosen.until, by=("method", "route"), order=order, limit=ROUTES
+            )
+            for _, order in tables
+        ]
+    series, total = points(tallies), total_of(tallies.values(), chosen.seconds)
+    times = [one.start for one in series]
+    failed = total.errors / total.requests if total.requests else None
+    stats = [
+        Stat(label="Requests", value=number(total.requests), note=f"{number(total.per_second)} each second"),
+        Stat(label="Failed", value=share(failed), note=f"{number(total.errors)} of them", tone="bad" if failed else ""),
+        *(
+            Stat(label=name, value=milliseconds(value))
+            for name, value in (("p50", total.p50), ("p95", total.p95), ("p99", total.p99))
+        ),
+        Stat(label="Of which the database", value=milliseconds(total.mean_sql), note="on average"),
+    ]
+    rates = Chart(
+        caption="Requests each second",
+        times=times,
+        lines=[
+            Line("answered", [one.requests / chosen.step for one in series]),
+            Line("failed", [one.errors / chosen.step for one in series]),
+        ],
+    )
+    latencies = Chart(
+        caption="How long answers take",
+        times=times,
+        lines=[Line(name, _milliseconds([getattr(one, name) for one in series])) for name in ("p50", "p95", "p99")],
+        unit="ms",
+    )
+    shown = [_table(caption, one) for (caption, _), one in zip(tables, found, strict=True)]
+    return [Stats(stats), rates, latencies, *shown]
+
+
+PANEL = Panel(title="Traffic", read=_read, permission="analytics:read")
