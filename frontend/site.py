@@ -1,0 +1,39 @@
+"""What all pages have: their router, their templates, and what these show."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from fastapi.templating import Jinja2Templates
+
+from backend.core.feature import Registry
+from backend.core.status import share
+from frontend.charts import drawn, sparkline
+
+HERE = Path(__file__).parent
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+
+def _context(request: Request) -> dict[str, Any]:
+    """From the request, because two apps of one process share the templates."""
+    registry: Registry = request.app.state.registry
+    return {
+        "root": request.scope["root_path"],
+        "title": request.app.state.settings.api.title,
+        "summary": request.app.summary,
+        "features": registry.features,
+        "on": registry.names,
+        "console": registry.console_sign_in is not None,
+    }
+
+
+def kind(block: object) -> str:
+    """`Stats` → `stats`: the name of the macro that draws it."""
+    return type(block).__name__.lower()
+
+
+templates = Jinja2Templates(HERE / "templates", context_processors=[_context])
+templates.env.trim_blocks = templates.env.lstrip_blocks = True
+templates.env.globals |= {"drawn": drawn, "sparkline": sparkline, "share": share, "kind": kind}
