@@ -308,7 +308,8 @@ def test_sign_in_is_limited_more_than_the_rest(rendered: Rendered, make_app: Cal
 @pytest.mark.slow  # knows features that a tree may lack
 def test_only_what_stays_open_may_be_silent_for_long(rendered: Rendered, make_app: Callable[..., FastAPI]) -> None:
     patient, paths = ingress(rendered, "mainstay-streams")
-    open_long = {one.path for one in api_routes(make_app()) if one.stays_open}
+    # The status page's stream says something every few seconds, and is passed on unbuffered by a header of its own.
+    open_long = {one.path for one in api_routes(make_app()) if one.stays_open and one.path != "/status/live"}
     assert {path for path in paths if any(one.startswith(f"{path}/") for one in open_long)} == paths
     assert all(any(one.startswith(f"{path}/") for path in paths) for one in open_long)
     assert {"proxy-read-timeout", "proxy-send-timeout"} <= patient.keys()
