@@ -8,12 +8,11 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from backend.core.auth import ConsoleSignIn, Principal, remember
+from backend.core.auth import CONSOLE_COOKIE, ConsoleSignIn, Principal, remember
 from backend.core.config import Settings
 from backend.core.db import Database
 from backend.core.limits import declare
 
-COOKIE = "console_session"
 FIELDS = ("username", "password", "pending", "code")
 SIGN_IN = declare("console.sign_in", "120/minute", by="ip", when_away="closed")
 READING = frozenset({Action.LIST, Action.DETAILS, Action.EXPORT})
@@ -39,8 +38,8 @@ class ConsoleAuthentication(AuthenticationBackend):
         self._secure = settings.environment != "development"
 
     def _cookie(self, request: Request) -> dict[str, Any]:
-        path = request.scope["root_path"]  # where the console is mounted, behind whatever proxy prefix
-        return {"key": COOKIE, "path": path, "httponly": True, "samesite": "strict", "secure": self._secure}
+        path = request.scope.get("app_root_path") or "/"  # the whole app's, behind whatever proxy prefix
+        return {"key": CONSOLE_COOKIE, "path": path, "httponly": True, "samesite": "strict", "secure": self._secure}
 
     async def login(self, request: Request) -> Response | bool:
         await SIGN_IN(request)
@@ -54,7 +53,7 @@ class ConsoleAuthentication(AuthenticationBackend):
             token = await self._sign_in.start(request, name.strip(), password)
         if token is None:
             return False
-        if old := request.cookies.get(COOKIE):
+        if old := request.cookies.get(CONSOLE_COOKIE):
             async with self._database.session() as session:
                 await self._sign_in.end(session, old)
                 await session.commit()
@@ -64,7 +63,7 @@ class ConsoleAuthentication(AuthenticationBackend):
         return response
 
     async def logout(self, request: Request) -> Response | bool:
-        if token := request.cookies.get(COOKIE):
+        if token := request.cookies.get(CONSOLE_COOKIE):
             async with self._database.session() as session:
                 await self._sign_in.end(session, token)
                 await session.commit()
@@ -73,7 +72,7 @@ class ConsoleAuthentication(AuthenticationBackend):
         return response
 
     async def authenticate(self, request: Request) -> Response | bool:
-        token = request.cookies.get(COOKIE)
+        token = request.cookies.get(CONSOLE_COOKIE)
         if not token:
             return False
         async with self._database.session(reading=True) as session:
