@@ -1,6 +1,6 @@
 """What stands before the console: the cross-site request guard, and the catch-all for errors.
 
-SQLAdmin has no CSRF tokens, and serves actions by GET.
+SQLAdmin has no CSRF tokens.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from admin.messages import forgotten, message_of
 from backend.core.same_origin import same_origin
 
 ErrorPage = Callable[[Request, Exception], Awaitable[Response]]
@@ -19,7 +20,7 @@ REFUSAL = "This request did not come from the console's own pages. Go back, load
 
 
 def changes_something(scope: Scope) -> bool:
-    return scope["method"] not in SAFE_METHODS or "action" in scope["path"].split("/")
+    return scope["method"] not in SAFE_METHODS
 
 
 class Guard:
@@ -40,9 +41,14 @@ class Guard:
             scope = {**scope, "method": "GET"}
         private = not scope["path"].removeprefix(scope["root_path"]).startswith(self.statics)
 
+        shown = private and scope["method"] == "GET" and message_of(Request(scope)) != ""
+
         async def send_uncached(message: Message) -> None:
             if private and message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+                headers = MutableHeaders(scope=message)
+                headers["Cache-Control"] = "no-store"
+                if shown and message["status"] == 200:
+                    headers.append("Set-Cookie", forgotten(scope))
             await send(message)
 
         await self.app(scope, receive, send_uncached)

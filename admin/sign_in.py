@@ -10,12 +10,12 @@ from starlette.responses import RedirectResponse, Response
 
 from backend.core.auth import CONSOLE_COOKIE, ConsoleSignIn, Principal, remember
 from backend.core.config import Settings
+from backend.core.console import ConsoleView
 from backend.core.db import Database
 from backend.core.limits import declare
 
 FIELDS = ("username", "password", "pending", "code")
 SIGN_IN = declare("console.sign_in", "120/minute", by="ip", when_away="closed")
-READING = frozenset({Action.LIST, Action.DETAILS, Action.EXPORT})
 
 
 async def text_fields(request: Request) -> FormData:
@@ -88,14 +88,13 @@ class ConsoleAuthentication(AuthenticationBackend):
 
 
 class PermissionBackend(AuthorizationBackend):
-    """Each view names a permission to read and one to write; the menu, the buttons and the routes all ask here."""
+    """Each thing that a view offers has a permission; the menu, the buttons and the routes all ask here."""
 
     def __init__(self) -> None:
-        self.permissions: dict[str, tuple[str, str]] = {}  # view identity → (read, write)
+        self.views: dict[str, type[ConsoleView]] = {}  # by identity
 
     def has_permission(self, request: Request, identity: str, action: str, obj: Any | None = None) -> bool:
         principal: Principal | None = getattr(request.state, "principal", None)
-        if principal is None or identity not in self.permissions:
+        if principal is None or identity not in self.views:
             return False
-        read, write = self.permissions[identity]
-        return principal.may(read if action in READING else write)
+        return self.views[identity].is_open_to(principal, "view" if action == Action.DETAILS else str(action))

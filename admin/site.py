@@ -9,16 +9,17 @@ from typing import Any
 from fastapi import FastAPI
 from jinja2 import ChoiceLoader, FileSystemLoader
 from sqladmin import Admin
-from sqladmin.authentication import login_required
 from sqladmin.templating import Jinja2Templates
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import NoMatchFound, Route
 
+from admin.actions import action_route
 from admin.guard import CatchAll, Guard
+from admin.messages import message_of
 from admin.sign_in import ConsoleAuthentication, PermissionBackend, text_fields
 from backend.core.config import Settings
 from backend.core.console import ConsoleView, Refused, refusal
@@ -30,8 +31,9 @@ HERE = Path(__file__).parent
 FEATURES = HERE.parent / "backend" / "features"  # pages of theirs lie beside their code
 PATH = "/admin"
 
-# What SQLAdmin would also serve: files named by columns and CSV uploads, which no view of ours has.
-UNUSED = frozenset({"import", "file_download", "file_preview"})
+# What SQLAdmin would also serve: files named by columns and CSV uploads, which no view of ours has, and deleting, which
+# is one of our actions.
+UNUSED = frozenset({"import", "file_download", "file_preview", "delete"})
 # Pages beside the console, by the names of their routes; only those that this app has are shown.
 NEIGHBOURS = {"Status": "status", "API documentation": "swagger_ui"}
 
@@ -82,6 +84,17 @@ class Console(Admin):
         page.headers.update(refused.headers)
         return page
 
+    def message(self, request: Request) -> str:
+        """What came of what the person did on the page before."""
+        return message_of(request)
+
+    def add_view(self, view: type[Any]) -> None:
+        super().add_view(view)
+        added = self._views[-1]
+        if isinstance(added, ConsoleView):
+            routes = [action_route(added, action) for action in added.actions.values()]
+            self.admin.router.routes[:0] = routes  # SQLAdmin's have placeholders that would take them
+
     def neighbours(self, request: Request) -> dict[str, str]:
         """Label → path of the pages beside the console."""
         prefix = request.scope.get("app_root_path", "")
@@ -90,21 +103,6 @@ class Console(Admin):
             with suppress(NoMatchFound):
                 found[label] = prefix + self.app.url_path_for(name)
         return found
-
-    @login_required
-    async def delete(self, request: Request) -> Response:
-        """Delete the records named in `pks`, all or none; answers with the address to go to, or says why not."""
-        view = self._find_model_view(request.path_params["identity"])
-        if not isinstance(view, ConsoleView) or not view.may_delete(request):
-            raise HTTPException(403)
-        pks = request.query_params.get("pks", "").split(",")
-        if pks == [""] or len(pks) > max(view.page_size_options):
-            raise HTTPException(400, "Select at least one record, and no more than a page of them")
-        try:
-            await view.delete_records(request, pks)
-        except Refused as exc:
-            return PlainTextResponse(str(exc), exc.status)
-        return PlainTextResponse(str(request.url_for("admin:list", identity=view.identity)))
 
     @staticmethod
     async def _handle_form_data(request: Request, obj: Any = None) -> FormData:
@@ -135,6 +133,6 @@ def mount(app: FastAPI) -> None:
     contributed = [view for feature in registry.features for view in feature.admin]
     for view in sorted(contributed, key=lambda view: not view.is_model):  # tables first, then pages
         if issubclass(view, ConsoleView):
-            permissions.permissions[view.identity] = (view.read, view.write)
+            permissions.views[view.identity] = view
         # SQLAdmin writes the session maker onto the view class: each app gets a class of its own.
         console.add_view(types.new_class(view.__name__, (view,)))

@@ -419,6 +419,12 @@ async def console(app: FastAPI) -> AsyncIterator[Console]:
         yield open_console
 
 
+async def act(browser: httpx2.AsyncClient, view: str, action: str, *ids: Any) -> httpx2.Response:
+    """Do something to records in the console, confirmed: 303 when it is done."""
+    form = {"pks": [str(one) for one in ids], "confirmed": "1"}
+    return await browser.post(f"/admin/{view}/action/{action}", data=form)
+
+
 # --- mail ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-// The console's few moving parts: the menu on phones, selecting rows, and confirming deletions.
+// The console's few moving parts: the menu on phones, and selecting rows.
 (() => {
   const menuButton = document.querySelector("#menu-button");
   menuButton?.addEventListener("click", () => {
@@ -7,60 +7,26 @@
     document.querySelector("#menu").classList.toggle("is-open", open);
   });
 
-  const dialog = document.querySelector("#delete-dialog");
-  if (!dialog) return;
-  const problem = dialog.querySelector("[data-problem]");
-  const confirm = dialog.querySelector("[data-confirm]");
-  let url = "";
-
-  const ask = (what, target) => {
-    url = target;
-    dialog.querySelector("[data-what]").textContent = what;
-    problem.hidden = true;
-    confirm.disabled = false;
-    dialog.showModal();
-  };
-
+  const bar = document.querySelector("[data-selection]");
+  if (!bar) return;
   const boxes = [...document.querySelectorAll("[data-select]")];
   const all = document.querySelector("[data-select-all]");
-  const bulk = document.querySelector("[data-delete-selected]");
-  const chosen = () => boxes.filter((box) => box.checked).map((box) => box.value);
-  const showCount = () => {
-    const count = chosen().length;
-    bulk.hidden = count === 0;
-    bulk.querySelector("[data-count]").textContent = count;
+  const matching = bar.querySelector("[data-matching]");
+  const show = () => {
+    const count = boxes.filter((box) => box.checked).length;
+    bar.querySelector("[data-count-text]").textContent = count ? `${count} selected:` : "With the selected:";
+    bar.querySelectorAll("button").forEach((button) => { button.disabled = !count && !matching?.checked; });
     all.checked = count > 0 && count === boxes.length;
     all.indeterminate = count > 0 && count < boxes.length;
   };
-  if (bulk) {
-    all.addEventListener("change", () => {
-      boxes.forEach((box) => { box.checked = all.checked; });
-      showCount();
-    });
-    boxes.forEach((box) => box.addEventListener("change", showCount));
-    bulk.addEventListener("click", () => {
-      const pks = chosen();
-      const what = pks.length === 1 ? "1 record" : `${pks.length} records`;
-      ask(what, `${bulk.dataset.deleteSelected}?pks=${pks.join(",")}`);
-    });
-    showCount(); // the browser may have kept the checks of an earlier visit
-  }
-
-  document.querySelectorAll("[data-delete]").forEach((button) => {
-    button.addEventListener("click", () => ask(button.dataset.what, button.dataset.delete));
+  all.addEventListener("change", () => {
+    boxes.forEach((box) => { box.checked = all.checked; });
+    show();
   });
-
-  confirm.addEventListener("click", async () => {
-    confirm.disabled = true;
-    const answer = await fetch(url, { method: "DELETE", redirect: "manual" }).catch(() => null);
-    if (answer?.ok) {
-      window.location.assign(await answer.text());
-    } else if (answer?.type === "opaqueredirect") {
-      window.location.reload(); // signed out meanwhile
-    } else {
-      const plain = answer?.headers.get("content-type")?.startsWith("text/plain");
-      problem.textContent = plain ? await answer.text() : "This could not be deleted. Load the page again and retry.";
-      problem.hidden = false;
-    }
+  matching?.addEventListener("change", () => {
+    boxes.forEach((box) => { box.checked = matching.checked; });
+    show();
   });
+  boxes.forEach((box) => box.addEventListener("change", show));
+  show(); // the browser may have kept the checks of an earlier visit
 })();

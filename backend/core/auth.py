@@ -30,6 +30,7 @@ class Permission:
     name: str
     summary: str
     rank: Rank
+    console: bool = False  # of use in the console only: access tokens do not spell it out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,11 @@ class Principal:
 def granted(permissions: Mapping[str, Permission], rank: Rank) -> frozenset[str]:
     """The names of the permissions that `rank` holds."""
     return frozenset(name for name, permission in permissions.items() if permission.rank <= rank)
+
+
+def console_only(permissions: Mapping[str, Permission]) -> frozenset[str]:
+    """The names of those that are of use in the console only."""
+    return frozenset(name for name, permission in permissions.items() if permission.console)
 
 
 # Reads the credential it knows from a request; None when there is none of its kind, Unauthorized when it is no good.
@@ -87,6 +93,14 @@ class ConsoleSignIn(Protocol):
 
     async def end(self, session: AsyncSession, token: str) -> None:
         """Make the token worthless at once."""
+        ...
+
+    def is_recent(self, principal: Principal) -> bool:
+        """Whether they signed in a moment ago, so that a dangerous action need not ask for the password again."""
+        ...
+
+    async def prove(self, request: Request, principal: Principal, password: str) -> bool:
+        """Whether this is their password; an AppError when there were too many attempts."""
         ...
 
 

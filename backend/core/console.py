@@ -4,7 +4,7 @@ A view reads through SQLAdmin and writes through its feature's service: the rule
 What depends on SQLAdmin's inside is here, in `console_forms` and in the `admin` package.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, ClassVar, TypeVar
@@ -15,22 +15,27 @@ from pydantic import BaseModel
 from sqladmin import BaseView, ModelView
 from sqladmin.pagination import Pagination
 from sqlalchemy import Select, String, cast, or_
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from wtforms import Field, Form
 
-from backend.core.auth import Principal
+from backend.core.auth import Permission, Principal, Rank
+from backend.core.console_actions import ConsoleActed, RecordAction, offered
 from backend.core.console_forms import VERSION, held_to, stated
 from backend.core.db import MAX_ID, Database
 from backend.core.errors import AppError, Forbidden, NotFound, of_database
+from backend.core.events import emit
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 SEARCH_MAX = 100  # characters, as in the API
+AT_ONCE = 1000  # records that one action may be run for
+CHUNK = 500  # records read by one statement
 
 STALE = "Somebody else changed this record in the meantime. Open it again to see what is stored now"
 OUR_FAULT = "Something went wrong on our side. It has been logged"
@@ -87,10 +92,17 @@ def show_nothing(_value: None) -> Markup:
 
 
 class ConsoleView(ModelView):
-    """A table in the console. Say what is shown (never "all columns"), which permissions open it, and how to write."""
+    """A table in the console. Say what is shown (never "all columns"), who may do what, and how to write.
 
-    read: ClassVar[str]  # permission to list and view
-    write: ClassVar[str]  # permission to create, edit and delete
+    Each thing that can be done has a permission of its own, `items:delete`; roles bundle them.
+    """
+
+    scope: ClassVar[str]  # what the permissions are called: `items` makes `items:list`, `items:view`, …
+    sees: ClassVar[Rank] = Rank.STAFF  # the lowest rank that may look without a role
+    changes: ClassVar[Rank] = Rank.ADMIN  # and the lowest that may do the rest
+    removal: ClassVar[tuple[str, str, str]] = ("Delete", "This cannot be undone.", "deleted")  # what it is called here
+    removal_is_dangerous: ClassVar[bool] = False  # asks for the password
+    actions: ClassVar[Mapping[str, RecordAction]]  # by name, deleting among them
     form_schema: ClassVar[type[BaseModel]]  # the API's own rules, applied to every form
 
     can_export = False
@@ -115,6 +127,35 @@ class ConsoleView(ModelView):
         cls.can_create = cls.create is not ConsoleView.create
         cls.can_edit = cls.change is not ConsoleView.change
         cls.can_delete = cls.remove is not ConsoleView.remove
+        label, question, done = cls.removal
+        delete = RecordAction(
+            name="delete", label=label, question=question, done=done, run=_remove, dangerous=cls.removal_is_dangerous
+        )
+        found = [*offered(cls), *([delete] if cls.can_delete else [])]
+        cls.actions = {action.name: action for action in found}
+
+    @classmethod
+    def permissions(cls) -> tuple[Permission, ...]:
+        """One for each thing that can be done here."""
+        plural = cls.name_plural.lower()
+        doings = {"list": f"See the list of {plural}", "view": f"See {plural} whole"}
+        doings |= {"create": f"Create {plural}"} if cls.can_create else {}
+        doings |= {"edit": f"Change {plural}"} if cls.can_edit else {}
+        doings |= {"export": f"Export {plural}"} if cls.can_export else {}
+        doings |= {"import": f"Import {plural}"} if cls.can_import else {}
+        doings |= {action.name: f"{action.label} {plural}" for action in cls.actions.values()}
+        ranks = {"list": cls.sees, "view": cls.sees}
+        ranks |= {action.name: action.rank for action in cls.actions.values() if action.rank is not None}
+        return tuple(
+            Permission(name=f"{cls.scope}:{verb}", summary=text, rank=ranks.get(verb, cls.changes), console=True)
+            for verb, text in doings.items()
+        )
+
+    @classmethod
+    def is_open_to(cls, caller: Principal, verb: str) -> bool:
+        """Whether the caller may `list`, `view`, `create`, `edit`, `export`, `import` or do an action, by its name."""
+        held = caller.may(f"{cls.scope}:{verb}")
+        return held or (verb == "list" and caller.may(f"{cls.scope}:view"))  # who opens records has to find them
 
     async def create(self, session: AsyncSession, form: Any, caller: Principal) -> Any:
         """Store a new record from a checked form and return it."""
@@ -143,21 +184,30 @@ class ConsoleView(ModelView):
 
         return await _write(request, change)
 
-    def may_delete(self, request: Request) -> bool:
-        return self._can_delete_any(request)
+    def open_actions(self, request: Request) -> Sequence[RecordAction]:
+        """Those that the person may do."""
+        return [one for one in self.actions.values() if self.is_open_to(request.state.principal, one.name)]
 
-    async def delete_records(self, request: Request, pks: Sequence[str]) -> None:
-        """Delete all of these records, or none. Refused when one of them must stay."""
+    async def act(self, request: Request, action: RecordAction, ids: Sequence[int]) -> None:
+        """Do it to all of these records, or to none. Refused when it cannot be done to one of them."""
+        caller: Principal = request.state.principal
 
-        async def remove(session: AsyncSession) -> bool:
-            for pk in pks:
-                await self.remove(session, await self._load(session, pk), request.state.principal)
-            return True
+        async def work(session: AsyncSession) -> None:
+            for record in await self.load_all(session, ids):
+                await action.run(self, session, record, caller)
+            await emit(session, ConsoleActed(view=self.identity, done=action.name, ids=ids))
 
-        await _write(request, remove)
+        await _write(request, work)
 
-    async def delete_model(self, request: Request, pk: Any) -> None:
-        await self.delete_records(request, [str(pk)])
+    async def load_all(self, session: AsyncSession, ids: Sequence[int]) -> Sequence[Any]:
+        """The records with these ids, in their order. NotFound when one is missing."""
+        found: dict[int, Any] = {}
+        for start in range(0, len(ids), CHUNK):
+            statement: Any = select(self.model).where(self.pk_columns[0].in_(ids[start : start + CHUNK]))
+            found |= {record.id: record for record in (await session.exec(statement)).all()}
+        if missing := [one for one in ids if one not in found]:
+            raise NotFound(f"{self.name} {missing[0]} is gone" if len(ids) > 1 else NO_SUCH_RECORD)
+        return [found[one] for one in ids]
 
     async def _load(self, session: AsyncSession, pk: str) -> Any:
         record: Any = await session.get(self.model, record_id(pk))
@@ -182,10 +232,16 @@ class ConsoleView(ModelView):
         statement: Select[Any] = super()._stmt_by_identifier(str(record_id(str(identifier))))
         return statement
 
-    async def list(self, request: Request) -> Pagination:
+    def matching(self, request: Request) -> Select[Any]:
+        """What the address of the list asks for, whatever the page and the order."""
         term = request.query_params.get("search", "")
         if len(term) > SEARCH_MAX or "\x00" in term:  # PostgreSQL has no NUL
             raise HTTPException(400, "This cannot be searched for")
+        statement: Select[Any] = self.list_query(request)
+        return self.search_query(statement, term) if term else statement
+
+    async def list(self, request: Request) -> Pagination:
+        self.matching(request)
         return await super().list(request)
 
     def search_query(self, stmt: Select[Any], term: str) -> Select[Any]:
@@ -216,6 +272,10 @@ class ConsolePage(BaseView):
 
     async def render(self, request: Request, template: str, status: int = 200, **context: Any) -> Response:
         return await self.templates.TemplateResponse(request, template, {"page": self, **context}, status)
+
+
+async def _remove(view: ConsoleView, session: AsyncSession, record: Any, caller: Principal) -> None:
+    await view.remove(session, record, caller)
 
 
 async def _write(request: Request, work: Callable[[AsyncSession], Awaitable[T]]) -> T:

@@ -61,6 +61,12 @@ class Feature:
     seed: Seed | None = None
     warm: tuple[Warmer, ...] = ()  # what to put into the cache after the start, in the background
 
+    @property
+    def all_permissions(self) -> tuple[Permission, ...]:
+        """Those that it declares, and those of its views in the console."""
+        views = [view for view in self.admin if issubclass(view, ConsoleView)]
+        return (*self.permissions, *(one for view in views for one in view.permissions()))
+
 
 class BadFeature(RuntimeError):
     """The registry and the features disagree; the message says how."""
@@ -96,7 +102,7 @@ class Registry:
 
     @property
     def permissions(self) -> dict[str, Permission]:
-        return {one.name: one for feature in self.features for one in feature.permissions}
+        return {one.name: one for feature in self.features for one in feature.all_permissions}
 
     @property
     def console_sign_in(self) -> ConsoleSignIn | None:
@@ -170,7 +176,8 @@ def load(package: str, names: Iterable[str], *, off: Iterable[str] = ()) -> Regi
         if name in present:
             raise BadFeature(f"{name!r} is listed twice")
         for one in features:
-            if taken := {mine.name for mine in feature.permissions} & {theirs.name for theirs in one.permissions}:
+            theirs = {permission.name for permission in one.all_permissions}
+            if taken := {mine.name for mine in feature.all_permissions} & theirs:
                 raise BadFeature(f"{name!r} and {one.name!r} both declare the permission {min(taken)}")
         if missing := set(feature.needs) - present:
             raise BadFeature(f"{name!r} needs {', '.join(sorted(missing))}: list it before, and do not switch it off")

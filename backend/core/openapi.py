@@ -298,7 +298,9 @@ def customise(app: FastAPI, registry: Registry) -> Callable[[], dict[str, Any]]:
         for scheme in components.get("securitySchemes", {}).values():
             for flow in scheme.get("flows", {}).values():
                 flow["tokenUrl"] = root_path + flow["tokenUrl"]
-                flow["scopes"] = {name: one.summary for name, one in sorted(registry.permissions.items())}
+                flow["scopes"] = {
+                    name: one.summary for name, one in sorted(registry.permissions.items()) if not one.console
+                }
         _offer_other_schemes(app, document, registry)
         document["info"] |= {"description": GUIDE, "contact": CONTACT, "license": LICENSE}
         document["servers"] = [{"url": root_path or "/"}]

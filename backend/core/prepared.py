@@ -16,6 +16,8 @@ from sqlalchemy.util.concurrency import await_only
 
 from backend.core import statements
 
+# The last is asyncpg's for a server that had hung up just before it was asked.
+FAILURES = (PostgresError, InterfaceError, OSError, InternalClientError)
 DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 Convert = Callable[[Any], Any]
@@ -68,8 +70,7 @@ def straight(engine: Engine, prepared: Prepared, parameters: Mapping[str, Any]) 
         found = await_only(borrowed.driver_connection.fetch(prepared.text, *arguments))  # type: ignore[union-attr]
     except BaseException as exc:  # cancelled, too: nobody knows what is still to come on it
         borrowed.invalidate()
-        # the last is asyncpg's for a server that had hung up just before it was asked
-        if isinstance(exc, PostgresError | InterfaceError | OSError | InternalClientError) and not isinstance(exc, TimeoutError):
+        if isinstance(exc, FAILURES) and not isinstance(exc, TimeoutError):
             raise NotAnswered from exc
         raise
     statements.note(prepared.text, began)

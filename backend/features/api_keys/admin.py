@@ -4,18 +4,18 @@ from typing import Any, ClassVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from backend.core.auth import Principal
+from backend.core.auth import Principal, Rank
 from backend.core.console import ConsoleView
 from backend.features.api_keys import service
 from backend.features.api_keys.models import ApiKey
-from backend.features.api_keys.permissions import MANAGE
 from backend.features.users.service import get_user, may_manage
 
 
 class ApiKeyView(ConsoleView, model=ApiKey):
     """Whose services call. Deleting one revokes it; the record stays for a while."""
 
-    read, write = MANAGE, MANAGE
+    scope, sees = "api_keys", Rank.ADMIN
+    removal = "Revoke", "Programs that use it are refused at once.", "revoked"
     name, name_plural = "API key", "API keys"
     icon = "fa-solid fa-key"
     column_list: ClassVar[list[Any]] = [

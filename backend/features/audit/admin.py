@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
+from backend.core.auth import Rank
 from backend.core.console import ConsoleView, show_nothing
 from backend.features.audit.models import AuditEntry
 from backend.features.audit.values import REDACTED
@@ -51,7 +52,7 @@ def show_subject(entry: AuditEntry, _name: str) -> str:
 class AuditView(ConsoleView, model=AuditEntry):
     """Nothing is written here: entries are never changed, and only time deletes them."""
 
-    read, write = "audit:read", "audit:read"
+    scope, sees = "audit", Rank.ADMIN
     name, name_plural = "Audit entry", "Audit log"
     icon = "fa-solid fa-clock-rotate-left"
     column_list: ClassVar[list[Any]] = [

@@ -15,7 +15,8 @@ from backend.features.users.service import get_user, may_manage
 class IdentityView(ConsoleView, model=ExternalIdentity):
     """Deleting one unlinks it."""
 
-    read, write = "users:read", "users:write"
+    scope = "external_identities"
+    removal = "Unlink", "The person can link it again after signing in another way.", "unlinked"
     name, name_plural = "External identity", "External identities"
     icon = "fa-solid fa-link"
     column_list: ClassVar[list[Any]] = [

@@ -8,7 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from wtforms import Field as FormField
 from wtforms import SelectField, StringField, TextAreaField
 
-from backend.core.auth import Principal
+from backend.core.auth import Principal, Rank
 from backend.core.config import split_commas
 from backend.core.console import ConsoleView, show_nothing, show_time
 from backend.core.schemas import Input
@@ -40,7 +40,7 @@ def show_components(incident: Incident, _name: str) -> Markup | str:
 class IncidentView(ConsoleView, model=Incident):
     """Editing one with a text in the last field tells people something new."""
 
-    read, write = "incidents:manage", "incidents:manage"
+    scope, changes = "incidents", Rank.STAFF
     form_schema = IncidentForm
     icon = "fa-solid fa-triangle-exclamation"
     column_list: ClassVar[list[Any]] = [

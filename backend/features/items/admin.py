@@ -7,7 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import Request
 from wtforms import DecimalField, TextAreaField
 
-from backend.core.auth import Principal
+from backend.core.auth import Principal, Rank
 from backend.core.console import ConsoleView, show_nothing
 from backend.features.items import service
 from backend.features.items.models import Item
@@ -22,7 +22,7 @@ def show_owner(item: Item, _name: str, request: Request) -> Markup:
 
 
 class ItemView(ConsoleView, model=Item):
-    read, write = "items:manage", "items:manage"
+    scope, changes = "items", Rank.STAFF
     form_schema = ItemIn
     icon = "fa-solid fa-box"
     column_list: ClassVar[list[Any]] = [Item.id, Item.name, Item.price, Item.stock, Item.owner_id, Item.created_at]

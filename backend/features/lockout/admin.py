@@ -18,7 +18,8 @@ from backend.features.users.service import get_user, may_manage
 class DelayView(ConsoleView, model=Throttle):
     """Who has to wait before signing in. Deleting a delay lifts it."""
 
-    read, write = "lockout:read", "lockout:lift"
+    scope = "sign_in_delays"
+    removal = "Lift", "They may try to sign in again at once.", "lifted"
     name, name_plural = "Sign-in delay", "Sign-in delays"
     icon = "fa-solid fa-hourglass-half"
     column_list: ClassVar[list[Any]] = [

@@ -49,7 +49,8 @@ def show_holders(role: Role, _name: str, request: Request) -> Markup:
 
 
 class RoleView(ConsoleView, model=Role):
-    read, write = "roles:read", "roles:write"
+    scope = "roles"
+    removal = "Delete", "Those who hold it lose it.", "deleted"
     form_schema = RoleIn
     icon = "fa-solid fa-id-badge"
     column_list: ClassVar[list[Any]] = [Role.id, Role.name, Role.summary, "permissions"]
@@ -114,7 +115,8 @@ def show_person(row: UserRole, name: str, request: Request) -> Markup:
 class RoleHolderView(ConsoleView, model=UserRole):
     """Who holds which role. A new row gives a role, a deleted one takes it."""
 
-    read, write = "roles:read", "roles:write"
+    scope = "role_holders"
+    removal = "Take away", "The person loses what the role permits.", "taken away"
     form_schema = HolderForm
     name, name_plural = "Role holder", "Role holders"
     icon = "fa-solid fa-user-tag"

@@ -55,7 +55,7 @@ async def list_permissions(request: Request, caller: Reader) -> list[PermissionO
             ranks=[rank.name.lower() for rank in Rank if rank >= one.rank],
         )
         for feature in registry.features
-        for one in feature.permissions
+        for one in feature.all_permissions
     ]
 
 

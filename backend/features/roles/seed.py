@@ -6,9 +6,11 @@ from sqlmodel import Session, col, select
 
 from backend.features.roles.models import Role, RolePermission
 
+LOOKING = ("console:enter", "users:read", "users:view", "sessions:view")
+
 ROLES = {
-    "Support desk": ("Looks accounts up, changes nothing", ("console:enter", "users:read")),
-    "Account manager": ("Looks after accounts", ("console:enter", "users:read", "users:write")),
+    "Support desk": ("Looks accounts up, changes nothing", LOOKING),
+    "Account manager": ("Looks after accounts", (*LOOKING, "users:write", "users:create", "users:edit")),
 }
 
 

@@ -16,7 +16,8 @@ ROLES = [(role, role.capitalize()) for role in get_args(Role)]
 
 
 class UserView(ConsoleView, model=User):
-    read, write = "users:read", "users:write"
+    scope = "users"
+    removal_is_dangerous = True
     form_schema = UserForm
     icon = "fa-solid fa-users"
     column_list: ClassVar[list[Any]] = [User.id, User.email, User.full_name, User.role, User.is_active, User.created_at]
@@ -72,7 +73,8 @@ class UserView(ConsoleView, model=User):
 class SessionView(ConsoleView, model=UserSession):
     """Who is signed in, where. Deleting one signs that device out."""
 
-    read, write = "users:read", "users:write"
+    scope = "sessions"
+    removal = "Sign out", "The device has to sign in again.", "signed out"
     name, name_plural = "Session", "Sessions"
     icon = "fa-solid fa-right-to-bracket"
     column_list: ClassVar[list[Any]] = [

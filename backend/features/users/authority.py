@@ -11,7 +11,7 @@ from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
-from backend.core.auth import InPerson, Permission, Principal, Rank, granted
+from backend.core.auth import InPerson, Permission, Principal, Rank, console_only, granted
 from backend.core.db import Database
 from backend.core.errors import Forbidden, Unauthorized
 from backend.core.events import emit
@@ -90,13 +90,15 @@ async def _look_up(connection: HTTPConnection, token: str) -> tuple[Principal, f
         )
     )
     async with database.session(reading=True) as session:
+        beyond = console_only(session.info["permissions"])
         row = (await session.exec(statement)).first()
         if row is None:
             raise Unauthorized(EXPIRED_OR_FORGED)
         user, opened = row
         person = await principal_of(session, user, via="token", credential=opened.id, since=opened.created_at)
     narrowed = opened.scope is not None
-    principal = replace(person, permissions=person.permissions & claims.scopes, narrowed=narrowed)
+    scopes = claims.scopes if narrowed else claims.scopes | beyond  # which a token for everything does not spell out
+    principal = replace(person, permissions=person.permissions & scopes, narrowed=narrowed)
     await note_seen(database, key_of(opened), opened.last_seen_at)
     return principal, claims.expires - time.time()
 

@@ -76,6 +76,17 @@ class ConsoleSessions:
         await note_seen(request.app.state.database, key_of(mine), mine.last_seen_at)
         return person
 
+    def is_recent(self, principal: Principal) -> bool:
+        limit = timedelta(minutes=UsersSettings.current().recent_minutes)
+        return principal.signed_in_at is not None and utc_now() - principal.signed_in_at <= limit
+
+    async def prove(self, request: Request, principal: Principal, password: str) -> bool:
+        try:
+            user = await check_password(request.app.state.database, email=principal.name, password=password)
+        except Unauthorized:
+            return False
+        return user.id == principal.id
+
     async def end(self, session: AsyncSession, token: str) -> None:
         statement = select(UserSession.user_id, UserSession.id).where(UserSession.token_hash == sha256(token))
         if (found := (await session.exec(statement)).first()) is not None:

@@ -13,6 +13,7 @@ from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core import context
+from backend.core.auth import console_only
 from backend.core.config import Settings
 from backend.core.db import Database
 from backend.core.errors import NotFound, Unauthorized
@@ -42,7 +43,10 @@ async def _access_token(
     session: AsyncSession, settings: Settings, user: User, opened: UserSession
 ) -> tuple[str, frozenset[str]]:
     person = await principal_of(session, user, via="token", credential=opened.id)
-    scopes = person.permissions if opened.scope is None else person.permissions & frozenset(opened.scope.split())
+    if opened.scope is None:
+        scopes = person.permissions - console_only(session.info["permissions"])
+    else:
+        scopes = person.permissions & frozenset(opened.scope.split())
     lifetime = timedelta(minutes=UsersSettings.current().access_token_minutes)
     token = tokens.issue(settings, user_id=person.id, sid=opened.sid, scopes=scopes, lifetime=lifetime)
     return token, scopes

@@ -11,9 +11,11 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.console import ConsoleView
+from backend.features.roles.admin import RoleHolderView, RoleView
 from backend.features.roles.models import Role, RolePermission, UserRole
+from backend.features.users.admin import UserView
 from backend.features.users.models import User
-from backend.testing import PASSWORD, Console, MakeUser
+from backend.testing import PASSWORD, Console, MakeUser, act
 
 Browser = httpx2.AsyncClient
 WithRole = Callable[..., Awaitable[User]]
@@ -67,7 +69,7 @@ async def test_a_role_is_made_edited_and_deleted(browser: Browser, session: Asyn
     assert await permissions_of(session, "Desk") == ["roles:read"]
     stale = await browser.post(f"{ROLES}/edit/{role.id}", data={**data, "permissions": []})
     assert "Somebody else changed this record" in stale.text
-    assert (await browser.delete(f"{ROLES}/delete?pks={role.id}")).status_code == 200
+    assert (await act(browser, "role", "delete", role.id)).status_code == 303
     assert (await session.exec(select(Role.id))).all() == []
 
 
@@ -107,7 +109,7 @@ async def test_a_role_is_given_by_address_and_taken_again(
     assert "This person holds this role already" in again.text
     nobody = await browser.post(f"{HOLDERS}/create", data={**data, "email": "nobody@example.com"})
     assert "There is no account with this e-mail address" in nobody.text
-    assert (await browser.delete(f"{HOLDERS}/delete?pks={held.id}")).status_code == 200
+    assert (await act(browser, "user-role", "delete", held.id)).status_code == 303
     assert (await session.exec(select(UserRole.id))).all() == []
 
 
@@ -144,8 +146,8 @@ async def test_who_may_enter_by_a_role_sees_only_what_it_permits(
     app: FastAPI, console: Console, make_user: MakeUser, session: AsyncSession
 ) -> None:
     user, closed = await make_user(), await make_user()
-    await give(session, user, await store_role(session, "Desk", "console:enter", "users:read"))
-    await give(session, closed, await store_role(session, "Reader", "users:read"))
+    await give(session, user, await store_role(session, "Desk", "console:enter", "users:view", "sessions:list"))
+    await give(session, closed, await store_role(session, "Reader", "users:view"))
     refused = await console(closed.email, None)
     assert (
         await refused.post("/admin/login", data={"username": closed.email, "password": PASSWORD})
@@ -155,7 +157,7 @@ async def test_who_may_enter_by_a_role_sees_only_what_it_permits(
     declared = [view for feature in app.state.registry.features for view in feature.admin]
     views = {view.identity: view for view in declared if issubclass(view, ConsoleView)}
     seen = {name for name in views if (await browser.get(f"/admin/{name}/list")).status_code == 200}
-    assert seen == {name for name, view in views.items() if view.read == "users:read"}
+    assert seen == {name for name, view in views.items() if view.scope in ("users", "sessions")}
     for name in views.keys() - seen:
         assert (await browser.get(f"/admin/{name}/list")).status_code == 403
     home = (await browser.get("/admin/")).text
@@ -170,13 +172,14 @@ async def test_the_console_closes_with_the_role(console: Console, make_user: Mak
     browser = await console(user.email)
     assert (await browser.get("/admin/")).status_code == 200
     admin = await console((await make_user("admin")).email)
-    assert (await admin.delete(f"{ROLES}/delete?pks={role}")).status_code == 200
+    assert (await act(admin, "role", "delete", role)).status_code == 303
     assert (await browser.get("/admin/")).status_code in (302, 303)
 
 
 async def test_nobody_rises_in_the_console(console: Console, make_user: MakeUser, session: AsyncSession) -> None:
     user, victim, other = await make_user(), await make_user("admin"), await make_user()
-    mine = ("console:enter", "roles:read", "roles:write", "users:read", "users:write")
+    offered = (*UserView.permissions(), *RoleHolderView.permissions())
+    mine = ("console:enter", "roles:read", "roles:write", *(one.name for one in offered))
     deputy = await store_role(session, "Deputy", *mine)
     strong = await store_role(session, "Strong", "moon:land")
     await give(session, user, deputy)
@@ -207,7 +210,7 @@ async def test_a_role_in_the_console_holds_no_more_than_its_maker(
     console: Console, make_user: MakeUser, session: AsyncSession
 ) -> None:
     user = await make_user()
-    mine = ["console:enter", "roles:read", "roles:write"]
+    mine = sorted(["console:enter", *(one.name for one in RoleView.permissions())])
     role = await store_role(session, "Keeper", *mine)
     strong = await store_role(session, "Strong", "users:write")
     await give(session, user, role)
@@ -220,7 +223,7 @@ async def test_a_role_in_the_console_holds_no_more_than_its_maker(
         page = await browser.post(address, data=data)
         assert page.status_code == 400
         assert "you do not hold yourself" in page.text
-    assert (await browser.delete(f"{ROLES}/delete?pks={strong}")).status_code == 403
+    assert (await act(browser, "role", "delete", strong)).status_code == 403
     assert await permissions_of(session, "Keeper") == mine
 
 

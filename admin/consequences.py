@@ -1,0 +1,47 @@
+"""What would go with records that are deleted, read from the tables' foreign keys."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Column, ForeignKey, Table
+from sqlmodel import SQLModel, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+MOST = 10_000  # counted; beyond, it is told as "more than"
+
+
+@dataclass(frozen=True)
+class Consequence:
+    """So many rows of a table would be deleted, lose what they refer to, or keep the records from being deleted."""
+
+    table: str
+    many: int
+    happens: str
+    blocks: bool
+
+    def __str__(self) -> str:
+        many = f"more than {MOST:,}" if self.many > MOST else f"{self.many:,}"
+        return f"{self.table.replace('_', ' ').capitalize()}: {many} {self.happens}"
+
+
+def _referring(table: Table) -> Iterator[tuple[Column[int], ForeignKey]]:
+    for other in SQLModel.metadata.sorted_tables:
+        for column in other.columns:
+            for key in column.foreign_keys:
+                if key.column.table is table:
+                    yield column, key
+
+
+WORDS = {"CASCADE": "deleted as well", "SET NULL": "kept, without it"}
+
+
+async def consequences(session: AsyncSession, model: type[SQLModel], ids: Sequence[int]) -> list[Consequence]:
+    """One statement for each table that refers to this one; what refers to nobody is left out."""
+    found = []
+    for column, key in _referring(model.__table__):  # type: ignore[attr-defined]
+        some = select(column).where(column.in_(ids)).limit(MOST + 1).subquery()
+        many = (await session.exec(select(func.count()).select_from(some))).one()
+        rule = (key.ondelete or "RESTRICT").upper()
+        if many:
+            found.append(Consequence(column.table.name, many, WORDS.get(rule, "stand in the way"), rule not in WORDS))
+    return found

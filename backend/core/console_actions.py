@@ -1,0 +1,67 @@
+"""What can be done to records in the console besides editing them: by POST, after a page that asks for confirmation.
+
+    @record_action("Deactivate", question="They are signed out everywhere.", done="deactivated", dangerous=True)
+    async def deactivate(self, session: AsyncSession, record: User, caller: Principal) -> None: ...
+
+In a view, it becomes a button on the record and above the list, and a permission: `users:deactivate`. It is run for all
+that were selected in one transaction, or for none of them.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from backend.core.auth import Principal, Rank
+from backend.core.events import SecurityEvent
+
+# The view, a session that is committed afterwards, a record, and who asks.
+Run = Callable[[Any, AsyncSession, Any, Principal], Awaitable[None]]
+F = TypeVar("F", bound=Run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordAction:
+    """One of a view's actions. `name`: in addresses and permissions, `reset_password`."""
+
+    name: str
+    label: str
+    question: str  # what will happen, below "Deactivate 3 users?"
+    done: str  # the past participle: "3 users deactivated"
+    run: Run
+    dangerous: bool = False  # asks for the password, unless the person signed in a moment ago
+    rank: Rank | None = None  # the lowest that holds its permission; None: the one that the view names
+
+
+def record_action(
+    label: str, *, question: str, done: str, dangerous: bool = False, rank: Rank | None = None
+) -> Callable[[F], F]:
+    """Offer this method of a view as an action. What it raises refuses the whole."""
+
+    def offer(run: F) -> F:
+        run.offered = RecordAction(  # type: ignore[attr-defined]
+            name=run.__name__, label=label, question=question, done=done, run=run, dangerous=dangerous, rank=rank
+        )
+        return run
+
+    return offer
+
+
+def offered(view: type) -> Iterator[RecordAction]:
+    """The actions of a view, in the order in which they are written, those of its bases first."""
+    names = dict.fromkeys(name for kind in reversed(view.__mro__) for name in vars(kind))
+    for name in names:
+        if isinstance(action := getattr(getattr(view, name, None), "offered", None), RecordAction):
+            yield action
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsoleActed(SecurityEvent):
+    """Somebody did something to several records at once. What changed in each is told apart."""
+
+    action: ClassVar[str] = "console.acted"
+    user_id: int | None = None
+    view: str
+    done: str
+    ids: Sequence[int]
