@@ -1,5 +1,7 @@
 """Roles in the console, and who holds them."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from markupsafe import Markup
@@ -9,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import Request
 from wtforms import EmailField, Field, Form, SelectField, SelectMultipleField
 
-from backend.core.auth import Principal
+from backend.core.auth import Permission, Principal
 from backend.core.console import ConsoleView, show_nothing
 from backend.features.roles import holders, service
 from backend.features.roles.models import Role, UserRole
@@ -17,24 +19,62 @@ from backend.features.roles.schemas import HolderForm, RoleIn
 from backend.features.users.service import get_user
 
 GONE = "No feature knows it: it permits nothing"
+VERBS = ("list", "view", "create", "edit", "delete", "export", "import")  # the columns of the grid; the rest is words
 
 
-def boxes(field: Field, **attributes: Any) -> Markup:
-    """A box to tick for every choice, with what it means below its name; those stored but no choice any more too."""
-    box = Markup(
-        '<label class="form-check"><input class="form-check-input" type="checkbox" name="{}" value="{}"{}>'
-        '<span class="form-check-label">{}</span><span class="form-check-description">{}</span></label>'
+def _box(field: Field, name: str, *, label: str, shown: bool, hint: str = "") -> Markup:
+    ticked = Markup(" checked") if name in (field.data or ()) else ""
+    unseen = Markup('<span class="visually-hidden">{}</span>')
+    seen = Markup('<span class="form-check-label">{}</span><span class="form-check-description">{}</span>')
+    words = (seen if shown else unseen).format(label, hint)
+    return Markup(
+        '<label class="form-check" title="{}"><input class="form-check-input" type="checkbox" name="{}" value="{}"{}>'
+        "{}</label>"
+    ).format(hint or label, field.name, name, ticked, words)
+
+
+def _grid_row(field: Field, scope: str, name: str, verbs: Mapping[str, str]) -> Markup:
+    """What can be done with the records called `name`. `verbs`: with what each means."""
+    cells = [
+        _box(field, f"{scope}:{verb}", label=verbs[verb], shown=False) if verb in verbs else Markup("")
+        for verb in VERBS
+    ]
+    others = [
+        _box(field, f"{scope}:{verb}", label=verb.replace("_", " ").capitalize(), shown=True)
+        for verb in verbs
+        if verb not in VERBS
+    ]
+    row = Markup("").join(
+        Markup('<td data-label="{}">{}</td>').format(verb.capitalize(), cell)
+        for verb, cell in zip((*VERBS, "other"), (*cells, Markup("").join(others)), strict=True)
     )
-    ticked, choices = set(field.data or ()), dict(field.choices)
-    choices |= dict.fromkeys(sorted(ticked - choices.keys()), GONE)
-    rows = (
-        box.format(field.name, name, Markup(" checked") if name in ticked else "", name, meaning)
-        for name, meaning in choices.items()
-    )
-    hint = attributes.get("aria_describedby", "")
-    return Markup('<div id="{}" role="group" aria-label="{}" aria-describedby="{}">{}</div>').format(
-        field.id, field.label.text, hint, Markup("").join(rows)
-    )
+    return Markup('<tr><th scope="row">{}</th>{}</tr>').format(name, row)
+
+
+def grid(names: Mapping[str, str], field: Field, **attributes: Any) -> Markup:
+    """A table of what can be done in the console, below it a box for each of the other permissions.
+
+    `names`: what the records are called, by the scopes of their permissions.
+    What is stored and no choice any more has a box, too.
+    """
+    choices: dict[str, Permission | None] = {name: permission for permission, name in field.choices}
+    choices |= dict.fromkeys(sorted({*(field.data or ())} - choices.keys()))
+    scopes: dict[str, dict[str, str]] = {}
+    rest = []
+    for name, permission in choices.items():
+        scope, _, verb = name.partition(":")
+        if permission is not None and permission.console:
+            scopes.setdefault(scope, {})[verb] = permission.summary
+        else:
+            hint = permission.summary if permission else GONE
+            rest.append(_box(field, name, label=name, shown=True, hint=hint))
+    head = Markup("").join(Markup('<th scope="col">{}</th>').format(verb.capitalize()) for verb in (*VERBS, "other"))
+    rows = Markup("").join(_grid_row(field, scope, names.get(scope, scope), scopes[scope]) for scope in sorted(scopes))
+    return Markup(
+        '<div id="{}" role="group" aria-label="{}" aria-describedby="{}"><div class="scroll">'
+        '<table class="table permissions"><caption>In the console</caption>'
+        '<thead><tr><th scope="col">Records</th>{}</tr></thead><tbody>{}</tbody></table></div><p class="form-label">Elsewhere</p>{}</div>'
+    ).format(field.id, field.label.text, attributes.get("aria_describedby", ""), head, rows, Markup("").join(rest))
 
 
 def show_permissions(role: Role, _name: str) -> Markup:
@@ -80,15 +120,15 @@ class RoleView(ConsoleView, model=Role):
     def extra_fields(self) -> dict[str, Field]:
         hint = "You can tick only what you hold yourself."
         # the service judges what is sent: it knows the reasons
-        return {
-            "permissions": SelectMultipleField("Permissions", description=hint, validate_choice=False, widget=boxes)
-        }
+        return {"permissions": SelectMultipleField("Permissions", description=hint, validate_choice=False)}
 
     async def scaffold_form(self, rules: list[str] | None = None) -> type[Form]:
         form = await super().scaffold_form(rules)
         async with self.session_maker() as session:
             declared = service.declared(session)
-        form.permissions.kwargs["choices"] = [(name, one.summary) for name, one in declared.items()]
+        form.permissions.kwargs["choices"] = [(one, name) for name, one in declared.items()]
+        views = [view for view in self._admin_ref.views if isinstance(view, ConsoleView)]
+        form.permissions.kwargs["widget"] = partial(grid, {view.scope: view.name_plural for view in views})
         return form
 
     async def get_form_data_for_edit(self, obj: Any) -> dict[str, Any]:
