@@ -25,8 +25,8 @@ def views(app: FastAPI) -> Iterator[type[ConsoleView]]:
 
 
 @pytest.fixture
-def held(app: FastAPI) -> set[str]:
-    """What everybody may do, which the test changes."""
+def held(app: FastAPI) -> Iterator[set[str]]:
+    """What everybody may do meanwhile, which the test changes."""
     may: set[str] = set()
 
     async def only_these(_session: AsyncSession, asked: PermissionsAsked) -> None:
@@ -35,7 +35,8 @@ def held(app: FastAPI) -> set[str]:
 
     handlers = app.state.database.info["handlers"]
     app.state.database.info["handlers"] = handlers | {PermissionsAsked: (only_these,)}
-    return may
+    yield may
+    app.state.database.info["handlers"] = handlers
 
 
 async def open_to(browser: httpx2.AsyncClient, view: type[ConsoleView]) -> set[str]:

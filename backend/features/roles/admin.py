@@ -73,7 +73,8 @@ def grid(names: Mapping[str, str], field: Field, **attributes: Any) -> Markup:
     return Markup(
         '<div id="{}" role="group" aria-label="{}" aria-describedby="{}"><div class="scroll">'
         '<table class="table permissions"><caption>In the console</caption>'
-        '<thead><tr><th scope="col">Records</th>{}</tr></thead><tbody>{}</tbody></table></div><p class="form-label">Elsewhere</p>{}</div>'
+        '<thead><tr><th scope="col">Records</th>{}</tr></thead>'
+        '<tbody>{}</tbody></table></div><p class="form-label">Elsewhere</p>{}</div>'
     ).format(field.id, field.label.text, attributes.get("aria_describedby", ""), head, rows, Markup("").join(rest))
 
 
