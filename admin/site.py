@@ -130,9 +130,12 @@ def mount(app: FastAPI) -> None:
     console.admin.state.database = database
     console.admin.state.registry = registry
     logging.getLogger("sqladmin.application").addFilter(_is_news)
+    added = registry.record_actions
     contributed = [view for feature in registry.features for view in feature.admin]
     for view in sorted(contributed, key=lambda view: not view.is_model):  # tables first, then pages
-        if issubclass(view, ConsoleView):
-            permissions.views[view.identity] = view
         # SQLAdmin writes the session maker onto the view class: each app gets a class of its own.
-        console.add_view(types.new_class(view.__name__, (view,)))
+        mine = types.new_class(view.__name__, (view,))
+        if issubclass(mine, ConsoleView):
+            mine.actions = {**added.get(mine.identity, {}), **mine.actions}
+            permissions.views[mine.identity] = mine
+        console.add_view(mine)

@@ -143,7 +143,7 @@ class ConsoleView(ModelView):
         doings |= {"edit": f"Change {plural}"} if cls.can_edit else {}
         doings |= {"export": f"Export {plural}"} if cls.can_export else {}
         doings |= {"import": f"Import {plural}"} if cls.can_import else {}
-        doings |= {action.name: f"{action.label} {plural}" for action in cls.actions.values()}
+        doings |= {one.name: f"{one.label} {plural}" for one in cls.actions.values() if not one.permission}
         ranks = {"list": cls.sees, "view": cls.sees}
         ranks |= {action.name: action.rank for action in cls.actions.values() if action.rank is not None}
         return tuple(
@@ -154,7 +154,8 @@ class ConsoleView(ModelView):
     @classmethod
     def is_open_to(cls, caller: Principal, verb: str) -> bool:
         """Whether the caller may `list`, `view`, `create`, `edit`, `export`, `import` or do an action, by its name."""
-        held = caller.may(f"{cls.scope}:{verb}")
+        action = cls.actions.get(verb)
+        held = caller.may(action.permission if action and action.permission else f"{cls.scope}:{verb}")
         return held or (verb == "list" and caller.may(f"{cls.scope}:view"))  # who opens records has to find them
 
     async def create(self, session: AsyncSession, form: Any, caller: Principal) -> Any:

@@ -5,6 +5,9 @@
 
 In a view, it becomes a button on the record and above the list, and a permission: `users:deactivate`. It is run for all
 that were selected in one transaction, or for none of them.
+
+A feature adds actions to another one's view by `Feature.record_actions = {"user": (RecordAction(…),)}`, with a
+permission of its own.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -32,6 +35,7 @@ class RecordAction:
     run: Run
     dangerous: bool = False  # asks for the password, unless the person signed in a moment ago
     rank: Rank | None = None  # the lowest that holds its permission; None: the one that the view names
+    permission: str = ""  # in place of the view's own, `users:deactivate`; somebody declares it
 
 
 def record_action(

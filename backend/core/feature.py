@@ -15,6 +15,7 @@ from backend.core.auth import Authenticator, ConsoleSignIn, Permission
 from backend.core.cache.warming import Warmer
 from backend.core.config import EnvSettings, Settings
 from backend.core.console import ConsolePage, ConsoleView
+from backend.core.console_actions import RecordAction
 from backend.core.events import Event, Handler, Handlers, gathered
 from backend.core.figures import Figure
 from backend.core.health import Probe
@@ -53,6 +54,8 @@ class Feature:
     console_sign_in: ConsoleSignIn | None = None
     permissions: tuple[Permission, ...] = ()
     admin: tuple[type[ConsoleView] | type[ConsolePage], ...] = ()
+    # What can be done to records of other features' views in the console, by the view's identity: `user`.
+    record_actions: Mapping[str, tuple[RecordAction, ...]] | None = None
     health: Mapping[str, Probe] | None = None
     # What is told of every request that has ended. None where the settings leave it nothing to do.
     observer: Callable[[FastAPI], Observer | None] | None = None
@@ -99,6 +102,15 @@ class Registry:
     @property
     def handlers(self) -> Handlers:
         return gathered(feature.on or {} for feature in self.features)
+
+    @property
+    def record_actions(self) -> dict[str, dict[str, RecordAction]]:
+        """View → name → what features can do to the records of others."""
+        found: dict[str, dict[str, RecordAction]] = {}
+        for feature in self.features:
+            for view, actions in (feature.record_actions or {}).items():
+                found.setdefault(view, {}).update({action.name: action for action in actions})
+        return found
 
     @property
     def permissions(self) -> dict[str, Permission]:

@@ -43,21 +43,26 @@ class PasswordReset(SecurityEvent):
 
 async def mail_link(database: Database, email: str, *, base_url: str, address: str) -> None:
     """A link to this address, if it is one of an active account that got none a moment ago."""
-    minutes = PasswordResetSettings.current().lifetime_minutes
-    lifetime = timedelta(minutes=minutes)
     async with database.session() as session:
         # locked, so that of several who ask at once one gets a mail
         user = (await session.exec(select(User).where(User.email == email).with_for_update())).first()
         if user is None or not user.is_active:
             return
-        user_id = key_of(user)
-        if await one_time.was_issued(session, user_id, PURPOSE, within=ONE_MAIL_EVERY, subject=email):
-            return
-        token = await one_time.issue(session, user_id, PURPOSE, lifetime=lifetime, subject=email)
-        link = f"{base_url}/reset-password?token={token}"
-        await emit(session, PasswordResetRequested(user_id=user_id, address=address))
-        send_template(session, TEMPLATES, "link", to=email, subject="Choose a new password", link=link, minutes=minutes)
-        await session.commit()
+        if not await one_time.was_issued(session, key_of(user), PURPOSE, within=ONE_MAIL_EVERY, subject=email):
+            await issue_link(session, user, base_url=base_url, address=address)
+            await session.commit()
+
+
+async def issue_link(session: AsyncSession, user: User, *, base_url: str, address: str) -> None:
+    """Mail a link to this account's address, when the session commits."""
+    user_id, minutes = key_of(user), PasswordResetSettings.current().lifetime_minutes
+    lifetime = timedelta(minutes=minutes)
+    token = await one_time.issue(session, user_id, PURPOSE, lifetime=lifetime, subject=user.email)
+    link = f"{base_url}/reset-password?token={token}"
+    await emit(session, PasswordResetRequested(user_id=user_id, address=address))
+    send_template(
+        session, TEMPLATES, "link", to=user.email, subject="Choose a new password", link=link, minutes=minutes
+    )
 
 
 async def whose(session: AsyncSession, token: str) -> User:

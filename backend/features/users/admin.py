@@ -7,6 +7,8 @@ from wtforms import EmailField, Field, PasswordField, SelectField
 
 from backend.core.auth import Principal
 from backend.core.console import ConsoleView
+from backend.core.console_actions import record_action
+from backend.core.models import key_of
 from backend.features.users import service, sessions
 from backend.features.users.models import User, UserSession
 from backend.features.users.schemas import Role, UserForm
@@ -68,6 +70,25 @@ class UserView(ConsoleView, model=User):
     async def remove(self, session: AsyncSession, record: User, caller: Principal) -> None:
         await service.may_manage(session, caller, record)
         await service.delete_user(session, record)
+
+    @record_action("Sign out", question="Every device has to sign in again.", done="signed out everywhere")
+    async def sign_out(self, session: AsyncSession, record: User, caller: Principal) -> None:
+        await service.may_manage(session, caller, record)
+        await sessions.end(session, key_of(record), reason="signed out in the console")
+
+    @record_action("Activate", question="They can sign in again.", done="activated")
+    async def activate(self, session: AsyncSession, record: User, caller: Principal) -> None:
+        await service.may_manage(session, caller, record)
+        await service.update_user(session, record, is_active=True)
+
+    @record_action(
+        "Deactivate",
+        question="They are signed out everywhere, and stay out until somebody activates them. Nothing is deleted.",
+        done="deactivated",
+    )
+    async def deactivate(self, session: AsyncSession, record: User, caller: Principal) -> None:
+        await service.may_manage(session, caller, record)
+        await service.update_user(session, record, is_active=False)
 
 
 class SessionView(ConsoleView, model=UserSession):

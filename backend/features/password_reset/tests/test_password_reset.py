@@ -18,7 +18,18 @@ from backend.core.models import utc_now
 from backend.features.password_reset.settings import PasswordResetSettings
 from backend.features.users.events import AccountReclaimed
 from backend.features.users.models import OneTimeToken, User
-from backend.testing import BASE_URL, PASSWORD, ClientFor, Mailbox, MakeUser, new_client, smtp_server, text_of
+from backend.testing import (
+    BASE_URL,
+    PASSWORD,
+    ClientFor,
+    Console,
+    Mailbox,
+    MakeUser,
+    act,
+    new_client,
+    smtp_server,
+    text_of,
+)
 
 API = "/api/v1/auth"
 ADA = "ada@example.com"
@@ -296,3 +307,15 @@ async def test_a_new_password_makes_earlier_links_worthless(
     token = await get_token(client, mailbox)
     assert (await as_admin.patch(f"/api/v1/users/{user.id}", json={"password": NEW})).status_code == 200
     assert (await reset(client, token, "Kapitän Nemo taucht tief")).status_code == 400
+
+
+async def test_staff_send_the_link_from_the_console(
+    client: httpx2.AsyncClient, console: Console, make_user: MakeUser, mailbox: Mailbox
+) -> None:
+    ada, gone, admin = await make_user(email=ADA), await make_user(is_active=False), await make_user("admin")
+    browser = await console((await make_user("staff")).email)
+    assert (await act(browser, "user", "send_password_link", ada.id)).status_code == 303
+    [mail] = await mailbox.mails()
+    assert (await reset(client, token_in(mail))).status_code == 204
+    assert (await act(browser, "user", "send_password_link", gone.id)).status_code == 409
+    assert (await act(browser, "user", "send_password_link", admin.id)).status_code == 403

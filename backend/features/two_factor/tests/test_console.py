@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from backend.features.two_factor.tests.enrolment import Phone, enrol
-from backend.testing import PASSWORD, ClientFor, Console, MakeUser
+from backend.testing import PASSWORD, ClientFor, Console, MakeUser, act
 
 PAGE = "/admin/second-factor"
 LOGIN = "/admin/login"
@@ -174,3 +174,16 @@ async def test_where_it_is_required_the_home_page_says_so_until_it_is_on(
     assert (await browser.get("/admin/user/list")).status_code == 200
     refused = await browser.post(PAGE, data={"action": "disable", "password": PASSWORD, "code": phone.soon})
     assert refused.status_code == 409
+
+
+async def test_an_administrator_removes_the_second_factor_of_somebody_who_lost_it(
+    console: Console, make_user: MakeUser, client_for: ClientFor
+) -> None:
+    lost = await make_user("staff")
+    await enrol(client_for(lost))
+    browser = await console((await make_user("admin")).email)
+    assert "Remove second factor" in (await browser.get(f"/admin/user/details/{lost.id}")).text
+    assert (await act(browser, "user", "reset_second_factor", lost.id)).status_code == 303
+    assert (await act(browser, "user", "reset_second_factor", lost.id)).status_code == 404
+    assert await is_signed_in(await console(lost.email))
+    assert (await act(await console(lost.email), "user", "reset_second_factor", lost.id)).status_code == 403

@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.models import utc_now
 from backend.features.users.models import User, UserSession
-from backend.testing import PASSWORD, Console, MakeUser, act, new_client
+from backend.testing import PASSWORD, ClientFor, Console, MakeUser, act, new_client
 
 Statements = Callable[[], AbstractContextManager[list[str]]]
 
@@ -320,3 +320,53 @@ async def test_an_edit_does_not_overwrite_what_somebody_else_changed_meanwhile(
     assert "Somebody else changed this record in the meantime" in answer.text
     await session.refresh(user)
     assert user.full_name == "Meanwhile"
+
+
+async def test_accounts_are_deactivated_and_activated_together(
+    console: Console, make_user: MakeUser, session: AsyncSession, client_for: ClientFor
+) -> None:
+    users = [await make_user(), await make_user()]
+    theirs = client_for(users[0])
+    browser = await console((await make_user("admin")).email)
+    ids = [user.id for user in users]
+    page = await browser.post("/admin/user/action/deactivate", data={"pks": [str(one) for one in ids]})
+    assert page.status_code == 200
+    assert "Deactivate 2 users?" in page.text
+    assert (await theirs.get("/api/v1/auth/me")).status_code == 200, "nothing was confirmed yet"
+    done = await act(browser, "user", "deactivate", *ids)
+    assert done.status_code == 303
+    assert "2 users deactivated." in (await browser.get(done.headers["location"])).text
+    assert "2 users deactivated." not in (await browser.get(done.headers["location"])).text, "it is said once"
+    assert (await theirs.get("/api/v1/auth/me")).status_code == 401
+    assert (await act(browser, "user", "activate", *ids)).status_code == 303
+    for user in users:
+        await session.refresh(user)
+    assert all(user.is_active for user in users)
+
+
+async def test_who_looks_after_accounts_signs_nobody_out_who_may_do_more(console: Console, make_user: MakeUser) -> None:
+    admin, other = await make_user("admin"), await make_user("admin")
+    browser, theirs = await console(admin.email), await console(other.email)
+    assert (await act(await console((await make_user("staff")).email), "user", "sign_out", other.id)).status_code == 403
+    assert await is_signed_in(theirs)
+    assert (await act(browser, "user", "sign_out", other.id)).status_code == 303
+    assert not await is_signed_in(theirs)
+
+
+async def test_what_is_dangerous_asks_for_the_password_some_time_after_signing_in(
+    app: FastAPI, console: Console, make_user: MakeUser, session: AsyncSession
+) -> None:
+    admin, other = await make_user("admin"), await make_user()
+    browser = await console(admin.email)
+    long_ago = utc_now() - timedelta(hours=1)
+    await session.exec(update(UserSession).where(col(UserSession.user_id) == admin.id).values(created_at=long_ago))
+    await session.commit()
+    page = await browser.post(f"/admin/user/action/delete?pk={other.id}")
+    assert "Your password" in page.text
+    form = {"pks": str(other.id), "confirmed": "1"}
+    for password in ("", "wrong"):
+        refused = await browser.post("/admin/user/action/delete", data=form | {"password": password})
+        assert refused.status_code == 403
+        assert "This is not your password" in refused.text
+    assert (await browser.post("/admin/user/action/delete", data=form | {"password": PASSWORD})).status_code == 303
+    assert await count(session) == 1
