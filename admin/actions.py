@@ -13,10 +13,10 @@ from starlette.routing import Route
 
 from admin.consequences import consequences
 from admin.messages import redirect_with
-from admin.sign_in import text_fields
 from backend.core.auth import ConsoleSignIn
 from backend.core.console import AT_ONCE, ConsoleView, Refused, record_id, refusal
 from backend.core.console_actions import RecordAction
+from backend.core.console_forms import text_fields
 from backend.core.db import Database
 from backend.core.feature import Registry
 

@@ -4,28 +4,18 @@ from typing import Any
 
 from sqladmin.authentication import AuthenticationBackend
 from sqladmin.authorization import Action, AuthorizationBackend
-from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from backend.core.auth import CONSOLE_COOKIE, ConsoleSignIn, Principal, remember
 from backend.core.config import Settings
 from backend.core.console import ConsoleView
+from backend.core.console_forms import text_fields
 from backend.core.db import Database
 from backend.core.limits import declare
 
 FIELDS = ("username", "password", "pending", "code")
 SIGN_IN = declare("console.sign_in", "120/minute", by="ip", when_away="closed")
-
-
-async def text_fields(request: Request) -> FormData:
-    """The submitted form, text only: no view takes files, and SQLAdmin fails over one that it does not expect.
-
-    The client chooses the form's charset; some decode to lone surrogates, which no database takes.
-    """
-    async with request.form() as form:
-        fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    return FormData([(name, value.encode("utf-8", "replace").decode()) for name, value in fields])
 
 
 class ConsoleAuthentication(AuthenticationBackend):

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from jinja2 import ChoiceLoader, FileSystemLoader
 from sqladmin import Admin
+from sqladmin.authentication import login_required
 from sqladmin.templating import Jinja2Templates
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
@@ -20,9 +21,11 @@ from starlette.routing import NoMatchFound, Route
 from admin.actions import action_route
 from admin.guard import CatchAll, Guard
 from admin.messages import message_of
-from admin.sign_in import ConsoleAuthentication, PermissionBackend, text_fields
+from admin.searching import search_page
+from admin.sign_in import ConsoleAuthentication, PermissionBackend
 from backend.core.config import Settings
 from backend.core.console import ConsoleView, Refused, refusal
+from backend.core.console_forms import text_fields
 from backend.core.db import Database
 from backend.core.errors import RETRY_AFTER, AppError, SecondFactorRequired
 from backend.core.feature import Registry
@@ -51,7 +54,11 @@ class Console(Admin):
         super().__init__(app, middlewares=middlewares, **options)
         routes = [route for route in self.admin.router.routes if getattr(route, "name", "") not in UNUSED | {"logout"}]
         # By POST: a link or an image of another site shall not sign anybody out.
-        self.admin.router.routes = [*routes, Route("/logout", self.logout, methods=["POST"], name="logout")]
+        self.admin.router.routes = [
+            *routes,
+            Route("/logout", self.logout, methods=["POST"], name="logout"),
+            Route("/search", self.search, methods=["GET"], name="search"),
+        ]
         self.admin.exception_handlers = {HTTPException: self._error_page}
 
     def init_templating_engine(self) -> Jinja2Templates:
@@ -83,6 +90,12 @@ class Console(Admin):
         page = await self.templates.TemplateResponse(request, "sqladmin/login.html", context, refused.status)
         page.headers.update(refused.headers)
         return page
+
+    @login_required
+    async def search(self, request: Request) -> Response:
+        """What of all that the person may see contains a term."""
+        views = [view for view in self.views if isinstance(view, ConsoleView)]
+        return await search_page(request, views, self.templates)
 
     def message(self, request: Request) -> str:
         """What came of what the person did on the page before."""

@@ -24,6 +24,9 @@ PAGES = (
     "user/details/{id}",
     "user/edit/{id}",
     "user/list?search=nobody",
+    "search",
+    "search?search=example",
+    "account",
     "none",
 )
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
+from starlette.datastructures import FormData
+from starlette.requests import Request
 from wtforms import Form, HiddenField, PasswordField
 from wtforms.fields.core import UnboundField
 from wtforms.validators import InputRequired
@@ -14,6 +16,16 @@ from wtforms.validators import Optional as MayBeEmpty
 
 VERSION = "version"  # hidden; says which state of the record the person was looking at
 BAD_CHARACTERS = "This text has characters that cannot be stored"
+
+
+async def text_fields(request: Request) -> FormData:
+    """The submitted form, text only: no view takes files, and SQLAdmin fails over one that it does not expect.
+
+    The client chooses the form's charset; some decode to lone surrogates, which no database takes.
+    """
+    async with request.form() as form:
+        fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    return FormData([(name, value.encode("utf-8", "replace").decode()) for name, value in fields])
 
 
 def stated(data: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +72,11 @@ def _message(error: Any) -> str:
         return BAD_CHARACTERS
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[:1].upper() + message[1:]
+
+
+def message_of(exc: ValidationError) -> str:
+    """All that is wrong, as sentences."""
+    return ". ".join(dict.fromkeys(_message(error) for error in exc.errors()))
 
 
 def _place(form: Form, name: str, message: str) -> None:

@@ -4,6 +4,7 @@ from backend.core.feature import Feature
 from backend.features.users.admin import SessionView, UserView
 from backend.features.users.authority import recognise_bearer
 from backend.features.users.console import ConsoleSessions
+from backend.features.users.console_account import AccountPage
 from backend.features.users.events import AccountCreated, RefreshTokenReplayed, SignedIn, SignInFailed
 from backend.features.users.figures import REUSES, SIGN_INS, SIGN_UPS
 from backend.features.users.housekeeping import lifespan
@@ -27,7 +28,7 @@ feature = Feature(
     },
     console_sign_in=ConsoleSessions(),
     permissions=PERMISSIONS,
-    admin=(UserView, SessionView),
+    admin=(UserView, SessionView, AccountPage),
     figures=(SIGN_INS.figure, SIGN_UPS.figure, REUSES.figure),
     seed=seed,
 )
