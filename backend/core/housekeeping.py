@@ -3,20 +3,31 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from typing import Protocol
 
 import structlog
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
+from backend.core.jobs import job
+
 log = structlog.get_logger(__name__)
 
 SOON = 600  # seconds, after a failure
+SELDOM = 60  # seconds: what is done more often is no job to be watched, as it would hide the others
 
 
-def regularly(
-    work: Callable[[FastAPI], Awaitable[object]], *, seconds: float, failed: str
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+class Work(Protocol):
+    """An async function of a module."""
+
+    __module__: str
+    __name__: str
+
+    def __call__(self, app: FastAPI, /) -> Awaitable[object]: ...
+
+
+def regularly(work: Work, *, seconds: float, failed: str) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """A feature's `lifespan` that does `work` at the start, and then every so many seconds, give or take a tenth.
 
     While the database is away, it is tried again soon; `failed` is what the log calls that.
@@ -26,7 +37,8 @@ def regularly(
         pause: float = 0
         while not await app.state.stopping.wait(pause):
             try:
-                await work(app)
+                with job(f"{work.__module__}.{work.__name__}") if seconds >= SELDOM else nullcontext():
+                    await work(app)
                 pause = seconds
             except (SQLAlchemyError, OSError) as outage:
                 log.warning(failed, error=type(outage).__name__)

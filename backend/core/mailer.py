@@ -7,6 +7,7 @@ ask for another mail.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
 from email.message import EmailMessage
 
 import stamina
@@ -16,6 +17,7 @@ from aiosmtplib import SMTPException, SMTPNotSupported, SMTPRecipientsRefused, s
 from backend.core import context, errors
 from backend.core.config import MailSettings, Settings
 from backend.core.figures import Figure
+from backend.core.jobs import job
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +59,10 @@ def _code(exc: Exception) -> int:
     return int(getattr(exc, "code", 0))
 
 
+async def _awaited(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
 def _show(message: EmailMessage) -> None:
     """To the log, as it is to be read: links stay whole."""
     body = message.get_body(("plain",))
@@ -70,7 +76,9 @@ class Mailer:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._queue: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(settings.mail.queue_size)
+        self._queue: asyncio.Queue[tuple[Callable[[], Awaitable[None]], Context]] = asyncio.Queue(
+            settings.mail.queue_size
+        )
         self.sent = self.failed = 0  # so far
 
     def _lost(self, reason: str, *, many: int = 1, **details: object) -> None:
@@ -89,7 +97,7 @@ class Mailer:
     def do(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do this soon, apart from the request: what a mail depends on, and an answer's time must not tell."""
         try:
-            self._queue.put_nowait(work)
+            self._queue.put_nowait((work, copy_context()))  # so that log lines and traces know the request
         except asyncio.QueueFull:
             self._lost("MAIL__QUEUE_SIZE mails wait already")
 
@@ -105,7 +113,7 @@ class Mailer:
         waits = {"wait_initial": FIRST_WAIT, "wait_max": LONGEST_WAIT, "timeout": rules.retry_seconds}
         try:
             async for attempt in stamina.retry_context(on=NotSentYet, attempts=None, **waits):
-                with attempt:
+                with attempt, job("send mail"):
                     await _hand_over(message, rules)
             self.sent += 1
         except NotSent as refusal:
@@ -113,9 +121,9 @@ class Mailer:
 
     async def _work(self) -> None:
         while True:
-            work = await self._queue.get()
+            work, around = await self._queue.get()
             try:
-                await work()
+                await asyncio.create_task(_awaited(work), context=around)
             except Exception as bug:
                 log.exception("mail_work_failed")
                 errors.report(bug)

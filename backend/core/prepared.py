@@ -72,6 +72,7 @@ def straight(engine: Engine, prepared: Prepared, parameters: Mapping[str, Any]) 
         borrowed.invalidate()
         if isinstance(exc, FAILURES) and not isinstance(exc, TimeoutError):
             raise NotAnswered from exc
+        statements.note_failure(prepared.text, began, exc)
         raise
     statements.note(prepared.text, began)
     borrowed.close()

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, ExceptionContext, event
 
 from backend.core import context
 
-# Told of each statement: its text, and the moments of `time.perf_counter()` at which it was sent and answered.
-# One that has failed is not told of.
-observers: list[Callable[[str, float, float], None]] = []
+# Told of each statement: its text, the moments of `time.perf_counter()` at which it was sent and answered, and why it
+# has failed, if it has.
+observers: list[Callable[[str, float, float, BaseException | None], None]] = []
 
 
 class Statements:
@@ -31,7 +31,13 @@ def note(text: str, began: float) -> None:
         mine.count += 1
         mine.seconds += ended - began
     for observe in observers:
-        observe(text, began, ended)
+        observe(text, began, ended, None)
+
+
+def note_failure(text: str, began: float, failure: BaseException) -> None:
+    """A statement that was sent at this moment has failed, or nobody waits for it any more. It is not counted."""
+    for observe in observers:
+        observe(text, began, time.perf_counter(), failure)
 
 
 def watch(engine: Engine) -> None:
@@ -44,3 +50,9 @@ def watch(engine: Engine) -> None:
     @event.listens_for(engine, "after_cursor_execute")
     def after(_connection: Any, _cursor: Any, text: str, _parameters: Any, execution: Any, _many: bool) -> None:
         note(text, execution.statement_began)
+
+    @event.listens_for(engine, "handle_error")
+    def failed(error: ExceptionContext) -> None:
+        began = getattr(error.execution_context, "statement_began", None)
+        if error.statement is not None and began is not None:
+            note_failure(error.statement, began, error.original_exception)

@@ -6,6 +6,7 @@ The statements are those that the app really sends: routes are called, and what 
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import httpx2
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from sqlalchemy import Connection, event, text
 from sqlmodel import SQLModel
 
+from backend.features import FEATURES
 from backend.features.users.models import User
 from backend.main import create_app
 from backend.testing import PASSWORD, PASSWORD_HASH, new_client, session_of, settings_for, token_for
@@ -47,6 +49,16 @@ FILL = {
     "(SELECT min(id) FROM users) + n % 5000, 'google', n::text, '', now()",
     "totp_secrets": "(user_id, encrypted, created_at, last_used_step) SELECT (SELECT min(id) FROM users) + n - 1, '!', "
     "now(), 0",
+    # What lately came, is kept by the minute and by five minutes, and what is older by the hour.
+    "api_usage": "(level, start, source, method, route, status, client, probe, bin, requests, micros, statements, "
+    "sql_micros) SELECT CASE WHEN n > 4000 THEN 2 ELSE 4 + n % 2 END, now() - n * INTERVAL '30 seconds' - INTERVAL "
+    "'10 minutes', '', 'GET', '/' || n % 20, 200, 'token', false, n % 50, 1, 1, 1, 1 ",
+    "incidents": "(title, component_names, status, opened_at, resolved_at, automatic, created_at, updated_at, version) "
+    "SELECT 'Incident ' || n, '', 'resolved', now() - n * INTERVAL '1 minute', CASE WHEN n % 1000 > 0 THEN "
+    "now() - n * INTERVAL '1 minute' END, false, now(), now(), 1",
+    "incident_updates": "(incident_id, status, text, at) SELECT (SELECT min(id) FROM incidents) + n - 1, 'resolved', "
+    "'', now() - n * INTERVAL '1 minute'",
+    "component_changes": "(component, up, at) SELECT 'database', n % 2 = 0, now() - n * INTERVAL '1 minute'",
     "recovery_codes": "(user_id, code_hash) SELECT (SELECT min(id) FROM users) + n % 5000, md5(n::text)",
 }
 V1 = "/api/v1"
@@ -81,6 +93,14 @@ READS = [
     "/audit?request_id=abc",
     "/audit?since=2026-01-14T20:00:00Z",
     "/audit?until=2026-01-01T02:00:00Z",
+    "/api/v2/analytics?range=1h",
+    "/api/v2/analytics?range=24h&group_by=route&group_by=status",
+    "/api/v2/analytics?range=1h&route=/7",
+    "/api/v2/incidents",
+    "/api/v2/incidents?cursor=MTUwMDA",
+    "/api/v2/incidents?open=true",
+    "/api/v2/incidents/7",
+    "/api/v2/status",
 ]
 
 
@@ -161,7 +181,7 @@ async def test_what_is_read_is_found_by_an_index(
     filled_app: FastAPI, admin: User, as_admin: httpx2.AsyncClient, path: str
 ) -> None:
     with explained(filled_app) as plans:
-        answer = await as_admin.get(V1 + path.replace("{me}", str(admin.id)))
+        answer = await as_admin.get(path if path.startswith("/api/") else V1 + path.replace("{me}", str(admin.id)))
     if answer.status_code == 404 and "/7" not in path:
         pytest.skip("a feature that is not there")
     assert answer.status_code in (200, 404), answer.text
@@ -179,6 +199,28 @@ async def test_signing_in_is_by_indexes(filled_app: FastAPI, admin: User) -> Non
             await client.post(f"{V1}/auth/password/forgot", json={"email": admin.email})
             await client.get(f"{V1}/store/items", headers={"X-API-Key": "mk_12345678_" + "x" * 43})
     assert len(plans) > 3
+    assert not scanned(plans), scanned(plans)[0]
+
+
+@pytest.mark.skipif("analytics" not in FEATURES, reason="this tree has no analytics")
+async def test_usage_is_rolled_up_by_indexes(filled_app: FastAPI) -> None:
+    rolling_up = import_module("backend.features.analytics.rolling_up")
+    columns = FILL["api_usage"].replace("SELECT CASE WHEN n > 4000 THEN 2 ELSE 4 + n % 2 END", "SELECT 0")
+    async with filled_app.state.database.engine.begin() as connection:
+        await connection.execute(text(f"INSERT INTO api_usage {columns} FROM generate_series(1, 20) n"))
+    with explained(filled_app) as plans:
+        await rolling_up.tidy(filled_app.state.database)
+    assert {"UPDATE", "DELETE"} <= {statement.split(maxsplit=1)[0] for statement, _ in plans}
+    assert not scanned(plans), scanned(plans)[0]
+
+
+@pytest.mark.skipif("incidents" not in FEATURES, reason="this tree has no incidents")
+async def test_old_incidents_are_found_by_indexes(filled_app: FastAPI) -> None:
+    history = import_module("backend.features.incidents.history")
+    with explained(filled_app) as plans:
+        async with filled_app.state.database.session() as session:
+            await history.forget(session)
+    assert [statement for statement, _ in plans if statement.startswith("DELETE FROM incidents")]
     assert not scanned(plans), scanned(plans)[0]
 
 

@@ -223,6 +223,29 @@ def test_data_in_the_cluster_needs_no_way_out_of_it() -> None:
     assert "ipBlock" not in yaml.safe_dump(policies)
 
 
+def test_the_app_is_let_out_to_a_collector_and_to_sentry_by_a_component(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    kustomization = tmp_path / "k8s/overlays/production/kustomization.yaml"
+    components = "  - ../../components/monitoring\n"
+    assert components in kustomization.read_text()
+    added = components + "  - ../../components/telemetry\n"
+    kustomization.write_text(kustomization.read_text().replace(components, added))
+    without, rendered = render("overlays/production"), render("overlays/production", tmp_path / "k8s")
+    test_selectors_find_what_they_are_for(rendered)
+    test_everything_is_in_the_namespace_of_its_overlay(rendered)
+    before = {one["metadata"]["name"] for one in without.all("NetworkPolicy")}
+    policies = {one["metadata"]["name"]: one["spec"] for one in rendered.all("NetworkPolicy")}
+    assert policies.keys() - before == {"api-sends-traces", "api-reports-bugs"}
+    labels = rendered.one("Deployment", "api")["spec"]["template"]["metadata"]["labels"]
+    for name in policies.keys() - before:
+        assert labelled(labels, policies[name]["podSelector"])
+        assert policies[name]["policyTypes"] == ["Egress"]
+    (collector,), (sentry,) = policies["api-sends-traces"]["egress"], policies["api-reports-bugs"]["egress"]
+    assert collector["ports"] == [{"port": 4318, "protocol": "TCP"}]
+    assert sentry["ports"] == [{"port": 443, "protocol": "TCP"}]
+    assert "169.254.0.0/16" in sentry["to"][0]["ipBlock"]["except"], "a cloud's metadata has its credentials"
+
+
 def test_no_value_of_the_url_comes_from_two_places() -> None:
     rendered = render("examples/data-in-the-cluster")
     assert "database__url" not in yaml.safe_dump(rendered.one("ExternalSecret"))

@@ -8,7 +8,11 @@ from sqlmodel import Field, SQLModel
 
 from backend.core.models import TABLE_OPTIONS, StoredMoment
 
-FLUSHED, MINUTE, HOUR, DAY = range(4)  # levels: as a process stored it, and the sums of that
+# Levels: as a process stored it, and the sums of that. The minutes within five minutes stay, as a detail of them: what
+# is asked for in steps of a minute is told by these, all else by the five minutes, of which there are far fewer.
+FLUSHED, MINUTE, HOUR, DAY, FIVE_MINUTES, DETAIL = range(6)
+COARSE = (FLUSHED, MINUTE, FIVE_MINUTES, HOUR, DAY)  # each request once
+FINE = (FLUSHED, MINUTE, DETAIL, HOUR, DAY)  # each request once, too
 UNTIMED = -(2**15)  # the bin of what has no latency: WebSockets
 
 # SQLite counts keys by itself only where they are called INTEGER.

@@ -43,7 +43,7 @@ async def _read(app: FastAPI, window: Window) -> Sequence[Block]:
             )
             for _, order in tables
         ]
-    series, total = points(tallies), total_of(tallies.values(), chosen.seconds)
+    series, total = await points(tallies), total_of(tallies.values(), chosen.seconds)
     times = [one.start for one in series]
     failed = total.errors / total.requests if total.requests else None
     stats = [

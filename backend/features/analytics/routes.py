@@ -55,6 +55,6 @@ async def read_analytics(
         until=period.until,
         step_seconds=period.step,
         total=TotalOut.of(service.total_of(tallies.values(), period.seconds)),
-        series=[PointOut.of(one) for one in service.points(tallies)],
+        series=[PointOut.of(one) for one in await service.points(tallies)],
         groups=[TotalOut.of(one) for one in groups],
     )

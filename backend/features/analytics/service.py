@@ -1,12 +1,13 @@
 """How the API was used: over time, and by route, method, status or caller. The database sums, whatever it holds."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from sqlalchemy import BigInteger, ColumnElement, and_, case, literal_column
+from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import col, func, select
@@ -15,11 +16,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from backend.core.errors import Unprocessable
 from backend.core.models import utc_now
 from backend.core.read_session import rows
-from backend.features.analytics.models import SUMS, UNTIMED, ApiUsage
-from backend.features.analytics.rolling_up import LEVELS, whole
+from backend.features.analytics.models import COARSE, FINE, SUMS, UNTIMED, ApiUsage
+from backend.features.analytics.rolling_up import FIVE, whole
 from backend.features.analytics.settings import AnalyticsSettings
 from backend.features.analytics.sketch import quantiles
 
+T = TypeVar("T")
 By = Literal["route", "method", "status", "client"]
 Order = Literal["requests", "errors", "time", "mean"]
 
@@ -27,6 +29,7 @@ STEPS = (60, 300, 600, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800
 POINTS = 200  # as many as a picture shows
 MOST_POINTS = 500
 MOST_GROUPS = 500
+SKETCHES = 20  # with percentiles, before others have their turn on the event loop
 FAILED = 500  # the first status that is our fault
 
 
@@ -181,8 +184,13 @@ def period(since: datetime, until: datetime, step: int | None = None) -> Period:
     return Period(since=whole(since, step), until=end, step=step)
 
 
-def _conditions(since: datetime, until: datetime, filters: Filters) -> list[ColumnElement[bool]]:
-    conditions = [col(ApiUsage.level).in_(LEVELS), col(ApiUsage.start) >= since, col(ApiUsage.start) < until]
+def _conditions(since: datetime, until: datetime, filters: Filters, step: int = FIVE) -> list[ColumnElement[bool]]:
+    odd = step % FIVE or any(moment != whole(moment, FIVE) for moment in (since, until))
+    conditions = [
+        col(ApiUsage.level).in_(FINE if odd else COARSE),
+        col(ApiUsage.start) >= since,
+        col(ApiUsage.start) < until,
+    ]
     if not filters.probes:
         conditions.append(col(ApiUsage.probe).is_(False))
     given = {name: value for name in get_args(By) if (value := getattr(filters, name)) is not None}
@@ -194,7 +202,17 @@ def _errors() -> ColumnElement[int]:
 
 
 def _sums() -> list[ColumnElement[Any]]:
-    return [_errors().label("errors"), *(func.sum(col(getattr(ApiUsage, name))).label(name) for name in SUMS)]
+    sums = {"errors": _errors()} | {name: func.sum(col(getattr(ApiUsage, name))) for name in SUMS}
+    # as whole numbers: databases' sums are decimals, which cost Python more than all the rest
+    return [cast(one, BigInteger).label(name) for name, one in sums.items()]
+
+
+async def _in_turns(many: Iterable[T], at_once: int = 500) -> AsyncIterator[T]:
+    """Each of them; others have their turn on the event loop now and then."""
+    for number, one in enumerate(many, 1):
+        yield one
+        if number % at_once == 0:
+            await asyncio.sleep(0)
 
 
 async def over_time(session: AsyncSession, chosen: Period, filters: Filters = EVERYTHING) -> dict[datetime, Tally]:
@@ -207,20 +225,20 @@ async def over_time(session: AsyncSession, chosen: Period, filters: Filters = EV
     found = await rows(
         session,
         select(bucket.label("bucket"), col(ApiUsage.bin), *_sums())
-        .where(*_conditions(chosen.since, chosen.until, filters))
+        .where(*_conditions(chosen.since, chosen.until, filters, chosen.step))
         .group_by(bucket, col(ApiUsage.bin)),
     )
     tallies = {start: Tally() for start in chosen.starts}
-    for row in found:
+    async for row in _in_turns(found):
         tallies[datetime.fromtimestamp(int(row.bucket), UTC)].add(row)
     return tallies
 
 
-def points(tallies: dict[datetime, Tally]) -> list[Point]:
+async def points(tallies: dict[datetime, Tally]) -> list[Point]:
     """What to draw."""
     return [
         Point(start=start, requests=one.requests, errors=one.errors, **one.percentiles())
-        for start, one in tallies.items()
+        async for start, one in _in_turns(tallies.items(), SKETCHES)
     ]
 
 
@@ -228,7 +246,7 @@ async def series(
     session: AsyncSession, *, since: datetime, until: datetime, step: int | None = None, filters: Filters = EVERYTHING
 ) -> list[Point]:
     """Requests, errors and latencies over time."""
-    return points(await over_time(session, period(since, until, step), filters))
+    return await points(await over_time(session, period(since, until, step), filters))
 
 
 def total_of(tallies: Iterable[Tally], seconds: float, **kind: Any) -> Total:
@@ -251,15 +269,16 @@ def total_of(tallies: Iterable[Tally], seconds: float, **kind: Any) -> Total:
     )
 
 
-def _rank(order: Order) -> ColumnElement[Any]:
+def _rank(order: Order, sums: Any) -> ColumnElement[Any]:
+    """By what groups are ordered, from the sums of their bins."""
     if order == "errors":
-        return _errors()
+        return func.sum(sums.errors)
     if order == "time":
-        return func.sum(col(ApiUsage.micros))
+        return func.sum(sums.micros)
     if order == "mean":
-        timed = func.sum(case((col(ApiUsage.bin) != UNTIMED, col(ApiUsage.requests)), else_=0))
-        return func.coalesce(func.sum(col(ApiUsage.micros)) * 1.0 / func.nullif(timed, 0), 0)
-    return func.sum(col(ApiUsage.requests))
+        timed = func.sum(case((sums.bin != UNTIMED, sums.requests), else_=0))
+        return func.coalesce(func.sum(sums.micros) * 1.0 / func.nullif(timed, 0), 0)
+    return func.sum(sums.requests)
 
 
 async def totals(
@@ -274,23 +293,25 @@ async def totals(
 ) -> list[Total]:
     """The groups with the most requests, errors or time in all, or the slowest on average; the first ones."""
     by = tuple(dict.fromkeys(by))
-    conditions = _conditions(since, until, filters)
     kinds = [col(getattr(ApiUsage, name)) for name in by]
-    statement = select(*kinds, col(ApiUsage.bin), *_sums()).where(*conditions).group_by(*kinds, col(ApiUsage.bin))  # type: ignore[call-overload]
+    summed: Any = select(*kinds, col(ApiUsage.bin), *_sums()).where(*_conditions(since, until, filters))  # type: ignore[call-overload]
+    statement = summed.group_by(*kinds, col(ApiUsage.bin))
     if by:
-        ranked = select(*kinds, _rank(order).label("rank_")).where(*conditions).group_by(*kinds)  # type: ignore[call-overload]
-        first = ranked.order_by(_rank(order).desc(), *kinds).limit(min(limit, MOST_GROUPS)).subquery()
-        same = and_(*(kind == first.c[name] for name, kind in zip(by, kinds, strict=True)))
-        statement = statement.join(first, same)
-        statement = statement.add_columns(first.c.rank_).group_by(first.c.rank_)
+        sums = statement.cte("sums")
+        groups = [sums.c[name] for name in by]
+        rank = _rank(order, sums.c)
+        first: Any = select(*groups, rank.label("rank_")).group_by(*groups).order_by(rank.desc(), *groups)  # type: ignore[call-overload]
+        first = first.limit(min(limit, MOST_GROUPS)).subquery("first_ones")
+        same = and_(*(kind == first.c[name] for name, kind in zip(by, groups, strict=True)))
+        statement = select(sums, first.c.rank_).join(first, same)
     found: dict[tuple[Any, ...], Tally] = defaultdict(Tally)
     ranks: dict[tuple[Any, ...], float] = {}
-    for row in await rows(session, statement):
+    async for row in _in_turns(await rows(session, statement)):
         kind = tuple(getattr(row, name) for name in by)
         found[kind].add(row)
         ranks[kind] = float(row.rank_) if by else 0
     passed = max(1.0, (min(until, utc_now()) - since).total_seconds())
     return [
         total_of([found[kind]], passed, **dict(zip(by, kind, strict=True)))
-        for kind in sorted(found, key=lambda one: (-ranks[one], one))
+        async for kind in _in_turns(sorted(found, key=lambda one: (-ranks[one], one)), SKETCHES)
     ]

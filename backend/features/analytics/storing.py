@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, insert, select
 
 from backend.core.db import Database
+from backend.core.jobs import job
 from backend.core.models import utc_now
 from backend.features.analytics.counting import Batch, Counts, counts_of
 from backend.features.analytics.models import FLUSHED, ApiUsage
@@ -66,8 +67,9 @@ async def _go_on(app: FastAPI, ending: asyncio.Event) -> None:
         try:
             await flush(database, counts)
             if rounds % TIDY_EVERY == 0:
-                async with asyncio.timeout(PATIENCE):
-                    await tidy(database)
+                with job(f"{tidy.__module__}.{tidy.__name__}"):
+                    async with asyncio.timeout(PATIENCE):
+                        await tidy(database)
             rounds, away = rounds + 1, False
         except (SQLAlchemyError, OSError) as outage:
             if not away:  # said once

@@ -18,7 +18,7 @@ RATE_LIMIT = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 RESPONSE_HEADERS = (
     *("ETag", "Idempotent-Replayed", "Link", "Location"),
     *RATE_LIMIT,
-    *("Retry-After", "X-Request-ID", "X-Total-Count", "X-Total-Estimated"),
+    *("Retry-After", "Trace-Id", "X-Request-ID", "X-Total-Count", "X-Total-Estimated"),
 )
 
 

@@ -3,8 +3,9 @@
 Without Redis, or while it is away, what was asked for holds in the process that was asked.
 """
 
+import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import structlog
@@ -42,6 +43,7 @@ class Levels:
         self.settings: Settings = app.state.settings
         self.key = f"{self.settings.redis.prefix}:log_level"
         self.wish: Wish | None = None
+        self.sharing: asyncio.Task[Wish] | None = None
 
     @property
     def level(self) -> LogLevel:
@@ -54,19 +56,36 @@ class Levels:
             log.error("log_level", **line)  # before and after: one of the two may be too quiet for it
             logging.choose_level(wish.level if wish else None, self.settings)
 
-    async def ask_for(self, level: LogLevel, seconds: int) -> Wish:
-        """Take it at once, and tell the other processes."""
-        shared, redis = False, self.app.state.redis
-        if redis is not None:
-            try:
-                async with guarded(redis, self.app.state.breakers) as client:
-                    await client.set(self.key, level, ex=seconds)
-                shared = True
-            except RedisAway:
-                log.warning("log_level_not_shared")
-        wish = Wish(level=level, until=time.monotonic() + seconds, shared=shared)
+    def ask_for(self, level: LogLevel, seconds: int) -> asyncio.Task[Wish]:
+        """Take it at once, and tell the other processes, by the end of the task."""
+        wish = Wish(level=level, until=time.monotonic() + seconds, shared=False)
         self.take(wish)
-        return wish
+        self.sharing = asyncio.create_task(self._share(wish, seconds))
+        return self.sharing
+
+    async def _share(self, wish: Wish, seconds: int) -> Wish:
+        if self.app.state.redis is None:
+            return wish
+        try:
+            async with guarded(self.app.state.redis, self.app.state.breakers) as client:
+                await client.set(self.key, wish.level, ex=seconds)
+        except RedisAway:
+            log.warning("log_level_not_shared")
+            return wish
+        shared = replace(wish, shared=True)
+        if self.wish is wish:
+            self.wish = shared
+        return shared
+
+    async def reaches_others(self) -> bool:
+        """Whether other processes would hear of a wish now."""
+        if self.app.state.redis is None:
+            return False
+        try:
+            async with guarded(self.app.state.redis, self.app.state.breakers) as client:
+                return bool(await client.ping())
+        except RedisAway:
+            return False
 
     async def _found(self, redis: Redis) -> Wish | None:
         async with guarded(redis, self.app.state.breakers) as client:
@@ -80,6 +99,8 @@ class Levels:
 
     async def look(self) -> None:
         """Take what others have asked for, and forget what is over."""
+        if self.sharing:  # else what was asked for before would be found, and taken back
+            await asyncio.wait([self.sharing])
         asked, wish = self.wish, self.wish
         if self.app.state.redis is not None:
             try:

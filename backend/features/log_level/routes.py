@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from backend.core.auth import Principal, requires
+from backend.core.commits import after_commit
 from backend.core.config import LogLevel
 from backend.core.db import Session
 from backend.core.events import emit
@@ -54,7 +55,11 @@ async def read_log_level(request: Request, response: Response, caller: Manager) 
 async def change_log_level(body: LogLevelIn, request: Request, session: Session, caller: Manager) -> LogLevelOut:
     """Write more, or less, to the log for a while. Other libraries' lines below `info` are never part of it."""
     await emit(session, LogLevelChanged(level=body.level, seconds=body.seconds))
-    await session.flush()  # not without its record
     levels = levels_of(request.app)
-    await levels.ask_for(body.level, body.seconds)
-    return _shown(levels)
+    after_commit(session, lambda: levels.ask_for(body.level, body.seconds))  # not without its record
+    return LogLevelOut(
+        level=body.level,
+        usual=levels.settings.log.level,
+        seconds=body.seconds,
+        everywhere=await levels.reaches_others(),
+    )

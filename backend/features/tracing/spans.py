@@ -1,4 +1,5 @@
-"""Spans: one for a request, with one below it for each statement, each round trip to Redis and each call to others.
+"""Spans: one for a request, with one below it for each statement, round trip to Redis, call to others and mail; one for
+each piece of housekeeping.
 
 Imports OpenTelemetry's SDK: only `lifespan` imports this, when there is something to trace. The tracer provider is one
 app's own, and registered nowhere.
@@ -194,12 +195,14 @@ class Tracing:
             start_time=None if began is None else _moment(began),
         )
 
-    def statement(self, text: str, began: float, ended: float) -> None:
+    def statement(self, text: str, began: float, ended: float, failure: BaseException | None) -> None:
         """An SQL statement: its text, in which values are placeholders."""
         if traced := self._mine():
             operation = text.lstrip("( \n").partition(" ")[0].strip().upper()[:20]
             attributes = {"db.system.name": self.system, "db.operation.name": operation, "db.query.text": text}
-            self._child(traced, operation, attributes, began).end(_moment(ended))
+            span = self._child(traced, operation, attributes, began)
+            self._failed(span, failure)
+            span.end(_moment(ended))
 
     def command(self, name: str, began: float, ended: float, failure: BaseException | None) -> None:
         """A round trip to Redis: the command's name alone, as keys and values may be anybody's."""
@@ -237,6 +240,29 @@ class Tracing:
             self._failed(span, exc)
             raise
         finally:
+            span.end()
+
+    @contextmanager
+    def job(self, name: str) -> Iterator[None]:
+        """What is done apart from requests: below the one that asked for it, as a mail; else a trace of its own."""
+        current = _current.get()
+        if current is not None and current.mine is self:
+            traced = self._mine()
+            if traced is None:
+                yield
+                return
+            span, token = self._child(traced, name, {}), None
+        else:
+            span = self.tracer.start_span(name, context=Context(), kind=trace.SpanKind.INTERNAL)
+            token = _current.set(Traced(self, span))
+        try:
+            yield
+        except BaseException as exc:
+            self._failed(span, exc)
+            raise
+        finally:
+            if token is not None:
+                _current.reset(token)
             span.end()
 
     def _failed(self, span: trace.Span, failure: BaseException | None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from backend.core import errors, outside, redis, statements
+from backend.core import errors, jobs, outside, redis, statements
 from backend.core.observing import Ended, Observer
 from backend.features.tracing.settings import TracingSettings
 
@@ -34,6 +34,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         (statements.observers, tracing.statement),
         (redis.observers, tracing.command),
         (outside.watchers, tracing.call),
+        (jobs.watchers, tracing.job),
         (errors.observers, tracing.bug),
     ]
     for observers, mine in watching:

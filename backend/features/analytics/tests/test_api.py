@@ -1,5 +1,6 @@
 """Usage through HTTP."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from backend.core.models import utc_now
 from backend.features.analytics.counting import counts_of
 from backend.features.analytics.models import FLUSHED, UNTIMED, ApiUsage
 from backend.features.analytics.rolling_up import whole
-from backend.features.analytics.service import POINTS, totals
+from backend.features.analytics.service import POINTS, SKETCHES, Tally, points, totals
 from backend.features.analytics.sketch import bin_of
 from backend.features.analytics.storing import flush
 from backend.testing import new_client
@@ -233,3 +234,21 @@ async def test_the_service_reads_no_more_groups_than_are_asked_for(session: Asyn
     now = utc_now()
     found = await totals(session, since=now - timedelta(hours=1), until=now, limit=3)
     assert [one.requests for one in found] == [19, 18, 17]
+
+
+async def test_large_answers_let_others_have_their_turn() -> None:
+    starts = [utc_now() + timedelta(minutes=number) for number in range(SKETCHES * 10)]
+    turns, ended = 0, False
+
+    async def other() -> None:
+        nonlocal turns
+        while not ended:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(other())
+        found = await points({start: Tally(requests=1, bins={bin_of(0.02): 1}) for start in starts})
+        ended = True
+    assert len(found) == len(starts)
+    assert turns >= 10

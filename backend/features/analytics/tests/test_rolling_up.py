@@ -15,9 +15,20 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.db import Database
 from backend.core.models import utc_now
-from backend.features.analytics.models import DAY, FLUSHED, HOUR, MINUTE, SUMS, ApiUsage
-from backend.features.analytics.rolling_up import roll_up, tidy, whole
-from backend.features.analytics.service import Filters, series
+from backend.features.analytics.models import (
+    COARSE,
+    DAY,
+    DETAIL,
+    FINE,
+    FIVE_MINUTES,
+    FLUSHED,
+    HOUR,
+    MINUTE,
+    SUMS,
+    ApiUsage,
+)
+from backend.features.analytics.rolling_up import FIVE, roll_up, tidy, whole
+from backend.features.analytics.service import Filters, over_time, period, series, totals
 from backend.testing import run_alembic, temporary_database
 
 MakeApp = Callable[..., FastAPI]
@@ -43,8 +54,14 @@ async def levels(session: AsyncSession) -> list[tuple[int, datetime, int]]:
 
 
 async def sums(session: AsyncSession) -> tuple[int, ...]:
-    columns = [func.sum(col(getattr(ApiUsage, name))) for name in SUMS]
-    return tuple(int(one) for one in (await session.exec(select(*columns))).one())
+    """Of all there is: by whichever levels it is asked for, it is the same."""
+    columns = [func.coalesce(func.sum(col(getattr(ApiUsage, name))), 0) for name in SUMS]
+    coarse, fine = [
+        tuple(int(one) for one in (await session.exec(select(*columns).where(col(ApiUsage.level).in_(counted)))).one())
+        for counted in (COARSE, FINE)
+    ]
+    assert coarse == fine
+    return coarse
 
 
 def ago(**time: float) -> datetime:
@@ -57,7 +74,8 @@ async def test_what_is_older_is_coarser(app: FastAPI, session: AsyncSession) -> 
     await tidy(app.state.database)
     assert set(await levels(session)) == {
         (FLUSHED, whole(times[0], 60), 1),
-        (MINUTE, whole(times[1], 60), 2),
+        (DETAIL, whole(times[1], 60), 2),
+        (FIVE_MINUTES, whole(times[1], FIVE), 2),
         (HOUR, whole(times[2], 3600), 3),
         (DAY, whole(times[3], 86_400), 4),
     }
@@ -69,8 +87,48 @@ async def test_what_belongs_together_becomes_one_row(app: FastAPI, session: Asyn
     await plant(session, *same, usage(start, bin=-39), usage(start, status=500), usage(start, probe=True))
     before = await sums(session)
     await tidy(app.state.database)
-    assert sorted(requests for _level, _start, requests in await levels(session)) == [1, 1, 1, 5]
+    for kept in (DETAIL, FIVE_MINUTES):
+        assert sorted(found for level, _start, found in await levels(session) if level == kept) == [1, 1, 1, 5]
     assert await sums(session) == before
+
+
+async def test_five_minutes_have_the_sums_of_their_minutes(app: FastAPI, session: AsyncSession) -> None:
+    start = whole(ago(hours=1), FIVE)
+    await plant(session, *(usage(start + timedelta(minutes=minute), requests=10**minute) for minute in range(7)))
+    before = await sums(session)
+    for _ in range(2):  # what comes late is a row of its own
+        await tidy(app.state.database)
+        found = await levels(session)
+        assert [row[1:] for row in found if row[0] == DETAIL][:5] == [
+            (start + timedelta(minutes=minute), 10**minute) for minute in range(5)
+        ]
+        await plant(session, usage(start + timedelta(minutes=6)))
+    assert [row[1:] for row in found if row[0] == FIVE_MINUTES] == [
+        (start, 11_111),
+        (start + timedelta(minutes=5), 1),
+        (start + timedelta(minutes=5), 1_100_000),
+    ]
+    assert await sums(session) == tuple(one + 2 * more for one, more in zip(before, (1, 20_000, 2, 3_000), strict=True))
+
+
+async def test_steps_of_a_minute_stay_exact_beside_coarser_ones(app: FastAPI, session: AsyncSession) -> None:
+    start = whole(ago(hours=2), FIVE)
+    minutes = [start + timedelta(minutes=number) for number in range(17)]
+    await plant(session, *(usage(minute, requests=number + 1) for number, minute in enumerate(minutes)))
+    seen = []
+    for _ in range(2):
+        by_step = {
+            step: {one.start: one.requests for one in await series(session, since=start, until=utc_now(), step=step)}
+            for step in (60, 300, 420)
+        }
+        seen.append(by_step)
+        assert {sum(found.values()) for found in by_step.values()} == {153}
+        assert [by_step[60][minute] for minute in minutes] == [*range(1, 18)]
+        assert [by_step[300][minute] for minute in minutes[::5]] == [15, 40, 65, 33]
+        await tidy(app.state.database)
+    assert seen[0] == seen[1]
+    [group] = await totals(session, since=minutes[1], until=minutes[12])
+    assert group.requests == sum(range(2, 13))
 
 
 async def test_what_comes_late_is_added(app: FastAPI, session: AsyncSession) -> None:
@@ -78,7 +136,7 @@ async def test_what_comes_late_is_added(app: FastAPI, session: AsyncSession) -> 
     for _ in range(2):
         await plant(session, usage(whole(start, 60)))
         await tidy(app.state.database)
-    assert await levels(session) == [(HOUR, whole(start, 3600), 1)] * 2
+    assert await levels(session) == [(HOUR, whole(start, 3600), 1)] * 2, "the detail has gone with the five minutes"
     found = await series(session, since=ago(days=6), until=utc_now(), filters=Filters())
     assert sum(one.requests for one in found) == 2
 
@@ -127,8 +185,8 @@ async def test_several_at_once_neither_lose_nor_double(databases: list[Database]
     await tidy(databases[0])  # a deadlock would have undone one: it is done at the next round
     async with databases[0].session(reading=True) as session:
         assert await sums(session) == before
-        assert {level for level, _start, _requests in await levels(session)} == {MINUTE}
-        assert len(await levels(session)) == 600
+        found = [level for level, _start, _requests in await levels(session)]
+        assert {level: found.count(level) for level in found} == {DETAIL: 600, FIVE_MINUTES: 120}
 
 
 async def test_two_on_the_same_span_while_others_store_neither_lose_nor_double(databases: list[Database]) -> None:
@@ -149,3 +207,45 @@ async def test_two_on_the_same_span_while_others_store_neither_lose_nor_double(d
     await asyncio.gather(store(first), store(second), roll(third), roll(fourth))
     async with databases[0].session(reading=True) as session:
         assert (await sums(session))[0] == 90
+
+
+async def test_who_reads_meanwhile_finds_each_request_once(databases: list[Database]) -> None:
+    """Rows become minutes, five minutes and hours while others look: in steps of a minute, and in longer ones."""
+    roller, *readers = databases
+    now = utc_now()
+    since = whole(now - timedelta(hours=26), 3600)
+    async with roller.session() as session:
+        await plant(
+            session,
+            *(
+                usage(since + timedelta(minutes=4 * number), bin=-bin_, level=level)
+                for number in range(60)
+                for bin_ in range(10)
+                for level in (FLUSHED, MINUTE)
+            ),
+        )
+    rolled = asyncio.Event()
+
+    async def roll() -> None:
+        await tidy(roller)
+        for hour in range(4):
+            await roll_up(roller, FIVE_MINUTES, since + timedelta(hours=hour), 3600)
+        rolled.set()
+
+    async def look(database: Database, step: int) -> set[int]:
+        seen, chosen = set(), period(since, since + timedelta(hours=4), step)
+        while True:
+            ended = rolled.is_set()
+            async with database.session(reading=True) as session:
+                tallies = await over_time(session, chosen)
+                [group] = await totals(session, since=chosen.since, until=chosen.until)
+            seen |= {sum(one.requests for one in tallies.values()), group.requests}
+            if ended:
+                return seen
+
+    _, *found = await asyncio.gather(
+        roll(), *(look(one, step) for one, step in zip(readers, (60, 300, 3600), strict=True))
+    )
+    assert found == [{1200}] * 3
+    async with roller.session(reading=True) as session:
+        assert {level for level, _start, _requests in await levels(session)} == {HOUR}

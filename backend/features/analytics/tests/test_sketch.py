@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from ddsketch import DDSketch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,14 @@ def test_percentiles_are_within_one_bin_of_the_true_ones(latencies: list[float])
         assert value is not None
         assert abs(bin_of(value) - bin_of(true)) <= 1
         assert abs(value - true) <= true * ACCURACY * 1.0001
+
+
+@given(LATENCIES)
+def test_percentiles_are_what_the_library_finds(latencies: list[float]) -> None:
+    bins, sketch = Counter(map(bin_of, latencies)), DDSketch(ACCURACY)
+    for bin_, count in bins.items():
+        sketch.add(VALUES[bin_], count)
+    assert quantiles(bins, *SHARES) == [sketch.get_quantile_value(share) for share in SHARES]
 
 
 @given(LATENCIES, LATENCIES)

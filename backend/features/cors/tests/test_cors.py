@@ -40,7 +40,7 @@ async def test_a_browser_may_send_what_the_api_takes_and_read_what_it_says(make_
     taken = {one["name"].lower() for each in operations for one in each.get("parameters", ()) if one["in"] == "header"}
     said = {name for each in operations for one in each["responses"].values() for name in one.get("headers", ())}
     taken |= {"authorization", "content-type", "if-none-match"}
-    said |= {"ETag", "Link", "Location", "X-Request-ID", "X-Total-Count", "X-Total-Estimated"}
+    said |= {"ETag", "Link", "Location", "Trace-Id", "X-Request-ID", "X-Total-Count", "X-Total-Estimated"}
     async with new_client(app) as client:
 
         async def preflight(*names: str) -> int:

@@ -12,8 +12,10 @@ import httpx2
 import pytest
 import structlog
 from fastapi import FastAPI
+from sqlalchemy import event
 
 from backend.core import logging as our_logging
+from backend.core.commits import RequestSession
 from backend.core.config import Settings
 from backend.features import FEATURES
 from backend.features.log_level.level import levels_of
@@ -53,6 +55,25 @@ async def test_it_changes_at_once_and_says_for_how_long(
     assert (await as_admin.put(LEVEL, json={"level": "error"})).json()["seconds"] == 900
     structlog.get_logger().warning("not severe")
     assert "not severe" not in capsys.readouterr().err
+
+
+async def test_what_is_not_committed_changes_nothing(
+    app: FastAPI, as_admin: httpx2.AsyncClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_session: RequestSession) -> None:
+        raise ConnectionResetError("the database hung up")
+
+    event.listen(RequestSession, "before_commit", refuse)
+    try:
+        assert (await as_admin.put(LEVEL, json={"level": "debug"})).status_code >= 500
+    finally:
+        event.remove(RequestSession, "before_commit", refuse)
+    levels = levels_of(app)
+    await levels.look()
+    assert (levels.level, levels.wish, logging.root.level) == ("warning", None, logging.WARNING)
+    assert not await app.state.redis.exists(levels.key)
+    assert (await as_admin.put(LEVEL, json={"level": "debug"})).status_code == 200
+    assert levels.level == "debug"
 
 
 async def test_it_ends_by_itself(app: FastAPI, as_admin: httpx2.AsyncClient) -> None:

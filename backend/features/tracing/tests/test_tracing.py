@@ -17,10 +17,15 @@ import httpx2
 import pytest
 from fastapi import FastAPI, Header
 from pydantic import ValidationError
+from sqlalchemy import literal, literal_column
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import select
 from structlog.testing import capture_logs
 
 from backend.core.config import Settings
+from backend.core.housekeeping import regularly
 from backend.core.logging import add_trace_id
+from backend.core.mail import Mail, send_mail
 from backend.features import FEATURES
 from backend.features.tracing.middleware import Trace
 from backend.features.tracing.settings import TracingSettings
@@ -28,7 +33,7 @@ from backend.features.tracing.spans import MOST_CHILDREN
 from backend.testing import ROOT, free_port, new_client, wait_until_ready
 
 MakeApp = Callable[..., FastAPI]
-SERVER, CLIENT = 2, 3
+INTERNAL, SERVER, CLIENT = 1, 2, 3
 STRANGERS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -204,12 +209,95 @@ async def test_a_call_to_another_service_carries_the_trace_and_is_a_span(
     async with other:
         [asked] = await lived(app, "/asks")
     assert asked.json() == 404
-    failed, span = sorted(collector.spans(kind=CLIENT), key=lambda one: int(one["began"]))
+    [request] = collector.spans(kind=SERVER)
+    failed, span = sorted(collector.spans(parent=request["id"]), key=lambda one: int(one["began"]))
     assert (failed["name"], failed["failed"], failed["error.type"]) == ("POST", True, "ConnectError")
     assert (span["name"], span["server.port"], span["http.response.status_code"]) == ("GET", port, 404)
     assert span["failed"]
     assert f"traceparent: 00-{asked.headers['Trace-Id']}-{span['id']}-" in heard[0].lower()
     assert "token" not in str(span)
+
+
+async def test_a_statement_that_fails_is_a_span_that_says_so(
+    committed_database_url: str, make_app: MakeApp, collector: Collected
+) -> None:
+    app = make_app(DATABASE_URL=committed_database_url, TRACING__ENDPOINT=collector.url, TRACING__SAMPLE_RATIO="1")
+
+    @app.get("/fails")
+    async def fails() -> None:
+        async with app.state.database.session() as session:
+            await session.connection()
+            with pytest.raises(DBAPIError):
+                await (await session.connection()).exec_driver_sql("SELECT * FROM nowhere WHERE secret = 'hunter2'")
+            await session.rollback()
+            with pytest.raises(DBAPIError):
+                await session.exec(select(literal_column("nothing")).where(literal("hunter2") == "x"))
+
+    [answer] = await lived(app, "/fails")
+    assert answer.status_code == 200, answer.text
+    await app.state.database.close()
+    [request] = collector.spans(name="GET /fails")
+    assert not request["failed"]
+    failed = [span for span in collector.spans(parent=request["id"]) if span["failed"]]
+    assert [span["name"] for span in failed] == ["SELECT", "SELECT"]
+    assert all(span["error.type"] and request["began"] <= span["began"] <= span["ended"] for span in failed)
+    assert "hunter2" not in str(failed[1])
+
+
+async def test_a_mail_is_in_the_trace_of_the_request_that_asked_for_it(make_app: MakeApp, collector: Collected) -> None:
+    refusing = socket.create_server(("127.0.0.1", 0))
+    port = refusing.getsockname()[1]
+    refusing.close()  # nobody listens there
+    app = make_app(
+        TRACING__ENDPOINT=collector.url,
+        TRACING__SAMPLE_RATIO="1",
+        MAIL__BACKEND="smtp",
+        MAIL__HOST="127.0.0.1",
+        MAIL__PORT=str(port),
+        MAIL__TLS="none",
+        MAIL__RETRY_SECONDS="0.1",
+    )
+
+    @app.get("/mails")
+    async def mails() -> None:
+        async with app.state.database.session() as session:
+            send_mail(session, Mail(to="somebody@example.com", subject="Hello", text="hunter2"))
+            await session.commit()
+
+    await lived(app, "/mails")
+    [request] = collector.spans(name="GET /mails")
+    [mail, *_] = collector.spans(name="send mail")
+    assert (mail["trace"], mail["parent"], mail["failed"]) == (request["trace"], request["id"], True)
+    assert mail["error.type"] == "NotSentYet"
+    assert not [secret for secret in ("somebody", "Hello", "hunter2") if secret in str(mail)]
+
+
+async def test_housekeeping_has_a_trace_of_its_own(make_app: MakeApp, collector: Collected) -> None:
+    app, done = make_app(TRACING__ENDPOINT=collector.url, TRACING__SAMPLE_RATIO="1"), asyncio.Event()
+
+    async def tidy(app: FastAPI) -> None:
+        async with app.state.database.session(reading=True) as session:
+            await (await session.connection()).exec_driver_sql("SELECT 7")
+        done.set()
+        raise ConnectionResetError("hunter2")
+
+    often = asyncio.Event()
+
+    async def look(_app: FastAPI) -> None:
+        often.set()
+
+    async with (
+        app.router.lifespan_context(app),
+        regularly(tidy, seconds=3600, failed="not_tidied")(app),
+        regularly(look, seconds=1, failed="not_looked")(app),
+        asyncio.timeout(20),
+    ):
+        await asyncio.gather(done.wait(), often.wait())
+    [span] = collector.spans(kind=INTERNAL, name=f"{__name__}.tidy")
+    assert (span["parent"], span["failed"]) == ("", True)
+    assert span["error.type"] == "ConnectionResetError"
+    assert "SELECT 7" in [one["db.query.text"] for one in collector.spans(parent=span["id"])]
+    assert not [one for one in collector.spans() if one["name"].endswith(".look") or "hunter2" in str(one)]
 
 
 async def test_a_request_with_thousands_of_statements_is_a_bounded_trace(
