@@ -49,6 +49,7 @@ PLACES = {
 }
 WEBSOCKET_BYTES = 1024 * 1024  # what the server takes in of one message before a feature's own, smaller limit sees it
 GRACE = 30  # seconds that a stopping server gives to the requests it is serving
+SILENCE = 30  # seconds until a worker is taken for hung; on a busy core its imports alone can take ten
 
 
 def serve(arguments: argparse.Namespace) -> None:
@@ -69,6 +70,7 @@ def serve(arguments: argparse.Namespace) -> None:
         server_header=False,
         forwarded_allow_ips=settings.server.forwarded_allow_ips,
         timeout_graceful_shutdown=GRACE,
+        timeout_worker_healthcheck=SILENCE,
         ws_max_size=WEBSOCKET_BYTES,
     )
 

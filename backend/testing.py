@@ -142,6 +142,10 @@ class OwnPostgreSQL:
         """At once: whoever is connected is cut off."""
         self._pg_ctl("-m", "fast", "stop")
 
+    def crash(self) -> None:
+        """All its processes end on the spot; it recovers when it starts again."""
+        self._pg_ctl("-m", "immediate", "stop")
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Connections stay and nothing answers, new ones neither."""
@@ -557,7 +561,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, within: float = 30) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, within: float = 60) -> None:
     """Return when the server answers; RuntimeError when the process ends or `within` seconds pass."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline and process.poll() is None:

@@ -2,9 +2,12 @@
 
 Whoever stores what it saw renews the lease in the same transaction. One that was frozen for so long that another has
 taken over finds that out before it has written anything, and the row's lock keeps the other waiting until the commit.
+What it stores has numbers, of which the row keeps the last: so nothing is stored twice, though the answer of its COMMIT
+was lost.
 """
 
 from datetime import timedelta
+from typing import Literal
 
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -34,7 +37,9 @@ async def take(session: AsyncSession, holder: str, seconds: float) -> bool:
     now = utc_now()
     until = now + timedelta(seconds=seconds)
     free = (col(HealthLease.holder) == holder) | (col(HealthLease.expires_at) <= now)
-    changed = await session.exec(update(HealthLease).where(MINE, free).values(holder=holder, expires_at=until))
+    changed = await session.exec(
+        update(HealthLease).where(MINE, free).values(holder=holder, expires_at=until, stored=0)
+    )
     if changed.rowcount:
         return True
     if (await session.exec(select(col(HealthLease.holder)).where(MINE))).first():
@@ -44,12 +49,20 @@ async def take(session: AsyncSession, holder: str, seconds: float) -> bool:
     return True
 
 
-async def renew(session: AsyncSession, holder: str, seconds: float) -> bool:
-    """Whether this process holds it still, though it may have expired: nobody else has looked since then."""
+async def renew(
+    session: AsyncSession, holder: str, seconds: float, *, number: int
+) -> Literal["renewed", "stored", "lost"]:
+    """Renew the lease to store what has this number, unless that is `stored`, or the lease `lost` to another.
+
+    Though it may have expired, it is this process's still: nobody else has looked since then.
+    """
     until = utc_now() + timedelta(seconds=seconds)
     mine = (MINE, col(HealthLease.holder) == holder)
-    changed = await session.exec(update(HealthLease).where(*mine).values(expires_at=until))
-    return bool(changed.rowcount)
+    new = col(HealthLease.stored) < number
+    changed = await session.exec(update(HealthLease).where(*mine, new).values(expires_at=until, stored=number))
+    if changed.rowcount:
+        return "renewed"
+    return "stored" if (await session.exec(select(col(HealthLease.stored)).where(*mine))).first() else "lost"
 
 
 async def give_back(session: AsyncSession, holder: str) -> None:

@@ -22,6 +22,8 @@ class HealthLease(SQLModel, table=True):
     name: str = Field(max_length=20, primary_key=True)
     holder: str = Field(max_length=32)  # a random number of that process's: hosts are nobody's business
     expires_at: datetime
+    # The number of what the holder stored last: it tells what became of a COMMIT whose answer was lost.
+    stored: int = 0
 
 
 class ComponentState(SQLModel, table=True):

@@ -39,6 +39,8 @@ class Watch:
         self.holder = secrets.token_hex(16)
         self.leads = False
         self.seen = Seen()
+        self._storing: Seen | None = None  # kept until it is known to be stored
+        self._number = 0  # of that
         self._away_until = 0.0  # time.monotonic() until which who held the lease before the outage may come back
         self._tidied = float("-inf")
 
@@ -66,27 +68,43 @@ class Watch:
             self._away_until = time.monotonic() + self.settings.lease
             return False
         if taken:
-            self.leads, self.seen = True, Seen()
+            self._begin_anew(leads=True)
             log.info("health_watch_begun")
         return taken
 
+    def _begin_anew(self, *, leads: bool) -> None:
+        self.leads, self.seen, self._storing = leads, Seen(), None
+
     async def _store(self) -> None:
         try:
-            async with asyncio.timeout(PATIENCE), self.database.session() as session:
-                if not await lease.renew(session, self.holder, self.settings.lease):
-                    self.leads, self.seen = False, Seen()  # another has looked meanwhile
-                    log.info("health_watch_lost")
-                    return
-                await history.add_looks(session, self.seen)
-                await automatic.follow(session, self.seen.runs)
-                await session.commit()
-                self.seen = Seen()
-                if time.monotonic() - self._tidied > TIDY_SECONDS:
-                    await history.forget(session)
-                    await session.commit()
+            async with asyncio.timeout(PATIENCE):
+                if self._storing:
+                    await self._store_once(self._storing)
+                if self.leads:
+                    self._storing, self.seen = self.seen, Seen()
+                    self._number += 1
+                    await self._store_once(self._storing)
+                if self.leads and time.monotonic() - self._tidied > TIDY_SECONDS:
+                    async with self.database.session() as session:
+                        await history.forget(session)
+                        await session.commit()
                     self._tidied = time.monotonic()
         except OUTAGES as outage:  # what was seen is kept for the next time
             log.warning("health_not_stored", error=type(outage).__name__)
+
+    async def _store_once(self, seen: Seen) -> None:
+        """Once, however often it is tried: a COMMIT whose answer was lost may have been carried out."""
+        async with self.database.session() as session:
+            lease_is = await lease.renew(session, self.holder, self.settings.lease, number=self._number)
+            if lease_is == "lost":  # another has looked meanwhile
+                self._begin_anew(leads=False)
+                log.info("health_watch_lost")
+                return
+            if lease_is == "renewed":
+                await history.add_looks(session, seen)
+                await automatic.follow(session, seen.runs)
+                await session.commit()
+            self._storing = None
 
     async def go_on(self) -> None:
         """The first look after one pause: a process that has just started is busy, and knows little."""

@@ -1,12 +1,16 @@
 """Counts and times every request. Labels are bounded: route templates, known methods, statuses; never raw paths."""
 
+import asyncio
 import atexit
 import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 
+import structlog
 from fastapi import FastAPI
 from prometheus_client import (
     CollectorRegistry,
@@ -18,12 +22,15 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from backend.core.housekeeping import regularly
 from backend.core.observing import Ended, Observer
 from backend.core.rates import Verdict
 from backend.features.metrics.processes import AppInfo, Processes, forget_the_dead
 from backend.features.metrics.published import Published
+from backend.features.metrics.waiting import Counts, Times
 
+log = structlog.get_logger(__name__)
+
+PUBLISH_SECONDS = 1.0  # what a killed process may lose, with several processes
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -40,31 +47,38 @@ class Metrics:
     def __init__(self, app: FastAPI) -> None:
         self.registry = CollectorRegistry()
         own = None if FOLDER else self.registry  # the files are collected instead: those of all processes
-        self.requests = Counter("http_requests", "Requests answered.", ("method", "route", "status"), registry=own)
-        self.seconds = Histogram(
-            "http_request_duration_seconds",
-            "Seconds from a request's arrival to the end of its answer; to the beginning of a stream of events.",
-            ("method", "route"),
-            registry=own,
-            buckets=SECONDS,
+        self.requests = Counts(
+            Counter("http_requests", "Requests answered.", ("method", "route", "status"), registry=own)
         )
-        self.database_seconds = Histogram(
-            "http_request_database_seconds",
-            "Seconds that a request waited for the answers to its SQL statements; only of requests that sent any.",
-            ("method", "route"),
-            registry=own,
-            buckets=SECONDS,
+        self.seconds = Times(
+            Histogram(
+                "http_request_duration_seconds",
+                "Seconds from a request's arrival to the end of its answer; to the beginning of a stream of events.",
+                ("method", "route"),
+                registry=own,
+                buckets=SECONDS,
+            ),
+            SECONDS,
+        )
+        self.database_seconds = Times(
+            Histogram(
+                "http_request_database_seconds",
+                "Seconds that a request waited for the answers to its SQL statements; only of requests that sent any.",
+                ("method", "route"),
+                registry=own,
+                buckets=SECONDS,
+            ),
+            SECONDS,
         )
         self.published = Published(app.state.figures, own)
-        self.limits = Counter(
-            "rate_limit_checks",
-            "Requests that a limit looked at, by what it said: allowed, limited (429) or unavailable (503).",
-            ("limit", "outcome"),
-            registry=own,
+        self.limits = Counts(
+            Counter(
+                "rate_limit_checks",
+                "Requests that a limit looked at, by what it said: allowed, limited (429) or unavailable (503).",
+                ("limit", "outcome"),
+                registry=own,
+            )
         )
-        # labels() builds and locks: looked up once per combination, of which there are few.
-        self.series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self.database_series: dict[tuple[str, str], Histogram] = {}
         if FOLDER:
             MultiProcessCollector(self.registry, FOLDER)  # type: ignore[no-untyped-call]
         PlatformCollector(registry=self.registry)
@@ -74,20 +88,19 @@ class Metrics:
     def observe(self, ended: Ended) -> None:
         verdicts: dict[str, Verdict] = ended.scope["state"].get("rate_limits", {})
         for name, verdict in verdicts.items():
-            self.limits.labels(name, verdict.outcome).inc()
+            self.limits.waiting[name, verdict.outcome] += 1
         if ended.is_websocket:
             return
-        key = ended.method, ended.route, ended.status
-        series = self.series.get(key)
-        if series is None:
-            series = self.series[key] = (self.requests.labels(*key), self.seconds.labels(*key[:2]))
-        series[0].inc()
-        series[1].observe(ended.seconds)
+        labels = ended.method, ended.route
+        self.requests.waiting[*labels, ended.status] += 1
+        self.seconds.observe(labels, ended.seconds)
         if (statements := ended.statements).count:
-            within = self.database_series.get(key[:2])
-            if within is None:
-                within = self.database_series[key[:2]] = self.database_seconds.labels(*key[:2])
-            within.observe(statements.seconds)
+            self.database_seconds.observe(labels, statements.seconds)
+
+    def publish(self) -> None:
+        """Bring the series up to date. On the event loop, as all that counts."""
+        for one in (self.requests, self.seconds, self.database_seconds, self.limits, self.published):
+            one.publish()
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""
@@ -104,13 +117,30 @@ def metrics_of(app: FastAPI) -> Metrics:
     return metrics
 
 
-async def _publish(app: FastAPI) -> None:
-    if FOLDER:
-        metrics_of(app).published.publish()
+async def _publish_on_and_on(metrics: Metrics) -> None:
+    while True:
+        try:
+            metrics.publish()
+        except Exception:  # this task must not end: the others would never hear of this process any more
+            log.exception("figures_not_published")
+        await asyncio.sleep(PUBLISH_SECONDS)
 
 
-# Which process a scrape reaches is chance: each puts its figures where the others find them.
-lifespan = regularly(_publish, seconds=5, failed="figures_not_published")
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Which process a scrape reaches is chance: each puts its figures where all find them, the last ones at its end."""
+    if not FOLDER:
+        yield
+        return
+    metrics = metrics_of(app)
+    task = asyncio.create_task(_publish_on_and_on(metrics))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        metrics.publish()
 
 
 @cache

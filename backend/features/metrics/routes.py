@@ -33,6 +33,6 @@ async def metrics(request: Request) -> PlainTextResponse:
     if not _may_read(request, MetricsSettings.current()):
         raise Forbidden("Metrics are for callers with the metrics token, or from a network that METRICS__ALLOWED names")
     metrics = metrics_of(request.app)
-    metrics.published.publish()
+    metrics.publish()
     text = await to_thread.run_sync(metrics.exposition)
     return PlainTextResponse(text, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})

@@ -10,6 +10,7 @@ from alembic import command
 from fastapi import FastAPI
 from sqlmodel import select, update
 
+from backend.core.commits import CommittingSession
 from backend.core.models import utc_now
 from backend.features.incidents.models import DAY, HealthLease, Rollup
 from backend.features.incidents.settings import IncidentsSettings
@@ -106,6 +107,34 @@ async def test_after_an_outage_the_others_leave_the_lease_to_who_held_it(two: tu
     await first.look()
     assert first.leads
     await away.state.database.close()
+
+
+class LosesTheAnswer(CommittingSession):
+    """Commits, and does not hear of it."""
+
+    async def commit(self) -> None:
+        await super().commit()
+        raise ConnectionResetError
+
+
+class Fails(CommittingSession):
+    """Does not commit."""
+
+    async def commit(self) -> None:
+        raise ConnectionResetError
+
+
+async def test_what_was_committed_without_an_answer_is_not_stored_twice(two: tuple[Watch, Watch]) -> None:
+    first, second = two
+    await first.look()
+    for kind in (LosesTheAnswer, Fails, Fails, LosesTheAnswer, CommittingSession):
+        first.database._sessions.class_ = kind
+        await first.look()
+    assert await looks(first.app) == 6
+    await expire(first)
+    await second.look()
+    assert second.leads
+    assert await looks(first.app) == 7, "whoever takes over counts anew"
 
 
 def test_a_lease_lasts_for_three_looks_at_least() -> None:

@@ -12,7 +12,9 @@ import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import StreamingResponse
+from prometheus_client import Histogram
 from prometheus_client.parser import text_string_to_metric_families as parse
+from prometheus_client.utils import floatToGoString
 from pydantic import ValidationError
 from sqlalchemy import literal
 from sqlmodel import select
@@ -24,7 +26,7 @@ from backend.core.figures import Figure
 from backend.core.observing import KNOWN_METHODS
 from backend.core.read_session import ReadSession
 from backend.features import FEATURES
-from backend.features.metrics.measure import metrics_of
+from backend.features.metrics.measure import SECONDS, metrics_of
 from backend.testing import BASE_URL, new_client, running_server
 
 MakeApp = Callable[..., FastAPI]
@@ -44,7 +46,7 @@ def value(text: str, name: str, **labels: str) -> float:
 
 
 def exposed(app: FastAPI) -> str:
-    metrics_of(app).published.publish()  # as the route does
+    metrics_of(app).publish()  # as the route does
     return metrics_of(app).exposition().decode()
 
 
@@ -204,6 +206,26 @@ async def test_time_spent_in_the_database_is_measured_of_requests_that_ask_it(ma
     assert 0 < within < value(text, "http_request_duration_seconds_sum", method="GET", route="/asks")
 
 
+async def test_what_is_counted_is_what_the_library_would_count(make_app: MakeApp) -> None:
+    """Bounds belong to their buckets, what is beyond the last is in `+Inf`, and what was added stays."""
+    metrics = metrics_of(make_app())
+    by_library = Histogram("by_library", "One by one.", registry=metrics.registry, buckets=SECONDS)
+    for _ in range(2):
+        for seconds in (0, 0.001, 0.0011, *SECONDS, 11, 300.5):
+            metrics.seconds.observe(("GET", "/here"), seconds)
+            by_library.observe(seconds)
+        metrics.publish()
+        metrics.publish()
+    text = metrics.exposition().decode()
+    labels = {"method": "GET", "route": "/here"}
+    for le in (*map(floatToGoString, SECONDS), "+Inf"):
+        mine = value(text, "http_request_duration_seconds_bucket", **labels, le=le)
+        assert mine == value(text, "by_library_bucket", le=le) > 0
+    for part in ("sum", "count"):
+        mine = value(text, f"http_request_duration_seconds_{part}", **labels)
+        assert mine == pytest.approx(value(text, f"by_library_{part}"))
+
+
 async def test_a_stream_of_events_counts_once_it_has_begun(make_app: MakeApp) -> None:
     app, seen = make_app(), []
 
@@ -335,6 +357,7 @@ def test_any_of_several_processes_answers_for_all_even_for_killed_ones(tmp_path:
         eventually(lambda: len(workers(tmp_path)) == 2)
         with httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0)) as client:  # so that both get some
             assert {client.get(f"{url}{path}").status_code for _ in range(count)} == {401}
+        eventually(lambda: total(url, path) == count)  # each says so once a second
         counters = list(tmp_path.glob("*/counter_*.db"))
         assert len([file for file in counters if path.encode() in file.read_bytes()]) == 2
         assert {total(url, path) for _ in range(20)} == {count}
@@ -357,3 +380,19 @@ def test_any_of_several_processes_answers_for_all_even_for_killed_ones(tmp_path:
         assert after[0] > before[0]
         assert after[1] > before[1]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_process_that_is_told_to_end_loses_no_counts(tmp_path: Path) -> None:
+    count, path = 50, "/api/v1/users/me"
+    variables = {"SERVER__WORKERS": "2", "SERVER__DRAIN_SECONDS": "0", "TMPDIR": str(tmp_path)}
+    with running_server(DATABASE_URL="sqlite://", **variables) as url:
+        eventually(lambda: len(workers(tmp_path)) == 2)
+        before = set(workers(tmp_path))
+        with httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0)) as client:
+            for _ in range(count):
+                client.get(f"{url}{path}")
+        for process in before:  # at once: the second in which they were counted is not over
+            os.kill(process, signal.SIGTERM)
+        eventually(lambda: len(workers(tmp_path).keys() - before) == 2)
+        assert total(url, path) == count
