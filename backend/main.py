@@ -49,7 +49,7 @@ CIRCUITS = Figure(
     together="max",  # one process whose circuit is open is worth knowing
     read=lambda app: app.state.breakers.reading(),
 )
-FIGURES = (IN_PROGRESS, CIRCUITS, *pool.FIGURES, mailer.MAILS, *cache_figures.FIGURES)
+FIGURES = (IN_PROGRESS, CIRCUITS, *pool.FIGURES, *mailer.FIGURES, *cache_figures.FIGURES)
 
 
 def _refuse_unsafe(settings: Settings, registry: feature.Registry) -> None:

@@ -64,6 +64,7 @@ for _name in list(os.environ):
         del os.environ[_name]
 os.environ["API_KEYS__STORE_USE_SECONDS"] = "3600"  # nothing writes into a test's transaction behind its back
 os.environ["ANALYTICS__FLUSH_SECONDS"] = "3600"  # nor this
+os.environ["PROCESSES__REPORT_SECONDS"] = "3600"  # nor this
 os.environ["INCIDENTS__PROBE_SECONDS"] = "3600"  # nor reads there
 os.environ["LOAD_SHEDDING__LAG_SECONDS"] = "3600"  # a test that keeps the loop busy, or turns the clock, is no overload
 
@@ -634,3 +635,17 @@ async def page() -> AsyncIterator[Any]:
         browser = await playwright.chromium.launch(executable_path=chromium, args=options)
         yield await browser.new_page()
         await browser.close()
+
+
+AXE = ROOT / "backend/tests/axe/axe.min.js"  # axe-core 4.14.1 from npm, unchanged
+
+
+async def axe(page: Any) -> list[str]:
+    """What axe-core finds wrong with the page as it is now, one line for each place: `[]` is how it should be."""
+    await page.evaluate(f"{AXE.read_text()}\n;null")
+    found = await page.evaluate("axe.run({resultTypes: ['violations']})")
+    return [
+        f"{one['impact']} {one['id']}: {node['target']} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]

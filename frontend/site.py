@@ -35,5 +35,8 @@ def kind(block: object) -> str:
 
 
 templates = Jinja2Templates(HERE / "templates", context_processors=[_context])
+templates.env.add_extension("jinja2.ext.i18n")
+templates.env.policies["ext.i18n.trimmed"] = True
+templates.env.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
 templates.env.globals |= {"drawn": drawn, "sparkline": sparkline, "share": share, "kind": kind}

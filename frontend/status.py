@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import structlog
 from fastapi import Depends, FastAPI, Query, Request
@@ -17,11 +17,13 @@ from backend.core.feature import Registry
 from backend.core.health import Report
 from backend.core.limits import limit as rate_limit
 from backend.core.models import utc_now
-from backend.core.status import RANGES, Block, Panel, Window
+from backend.core.status import RANGES, Block, Incident, Incidents, Panel, Window
 from backend.core.stopping import Stopping
 from frontend.site import router, templates
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 REFRESH = 30  # seconds after which an open page asks again, where there is no stream
 PATIENCE = 3.0  # seconds for all that is asked of the database
@@ -45,24 +47,35 @@ class Section:
 
 async def _caller(request: Request) -> Principal | None:
     """Who is signed in to the console. Nobody, while the database does not say so."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            return await console_principal(request)
-    except Exception as outage:  # noqa: BLE001  the page is for when things fail, in whatever way they do
-        log.warning("status_without_caller", error=type(outage).__name__)
-        return None
+    found, error = await _within(PATIENCE, console_principal(request))
+    if error is not None:
+        log.warning("status_without_caller", error=type(error).__name__)
+    return found
+
+
+async def _within(seconds: float, work: Awaitable[T]) -> tuple[T | None, BaseException | None]:
+    """What came of it, or why nothing did: the page is for when things fail, in whatever way they do."""
+    working = asyncio.ensure_future(work)
+    working.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, though nobody waits for it
+    done, _ = await asyncio.wait({working}, timeout=seconds)  # asyncio.timeout() would wait for a frozen database
+    if not done:
+        working.cancel()
+        return None, TimeoutError()
+    error = working.exception()
+    return (None, error) if error else (working.result(), None)
 
 
 async def _section(app: FastAPI, panel: Panel, window: Window, seconds: float) -> Section:
-    reading = asyncio.ensure_future(panel.read(app, window))
-    reading.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, though nobody waits for it
-    done, _ = await asyncio.wait({reading}, timeout=seconds)  # asyncio.timeout() would wait for a frozen database
-    if not done:
-        reading.cancel()
-    error = reading.exception() if done else TimeoutError()
+    blocks, error = await _within(seconds, panel.read(app, window))
     if error is not None:
         log.warning("panel_not_read", panel=panel.title, error=type(error).__name__)
-    return Section(panel.title, bool(panel.permission), None if error else reading.result())
+    return Section(panel.title, bool(panel.permission), blocks)
+
+
+def _open(sections: Sequence[Section]) -> list[Incident]:
+    """What people are told is wrong, whatever the probes say."""
+    blocks = (block for section in sections for block in section.blocks or () if isinstance(block, Incidents))
+    return [one for block in blocks for one in block.incidents if one.resolved_at is None]
 
 
 async def _sections(app: FastAPI, panels: Sequence[Panel], window: Window) -> list[Section]:
@@ -127,11 +140,12 @@ async def status(request: Request, chosen: Range = "24h") -> HTMLResponse:
     public = [one for one in registry.status if not one.permission]
     caller = await _caller(request) if private and not down else None
     sections = await shown_by(app).sections(public, window, ask=not down)
+    opened = _open(sections)
     sections = sections + await _sections(
         app, [one for one in private if caller and caller.may(one.permission)], window
     )
     context = {"report": report, "taken": until, "refresh": REFRESH, "sections": sections, "window": window}
-    context |= {"ranges": tuple(RANGES), "caller": caller}
+    context |= {"ranges": tuple(RANGES), "caller": caller, "open": opened}
     headers = {"Cache-Control": "no-store", **(RETRY_AFTER if down else {})}
     return templates.TemplateResponse(
         request, "status.html", context, status_code=503 if down else 200, headers=headers

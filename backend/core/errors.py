@@ -141,6 +141,11 @@ HTTP_CODES = {
 }
 
 
+def blame(scope: Scope, error: str) -> None:
+    """Say what a request fails of, for who is told of it once it has ended; the first word counts."""
+    scope.get("state", {}).get("facts", {}).setdefault("error", error)
+
+
 def error_response(
     scope: Scope,
     status: int,
@@ -151,6 +156,8 @@ def error_response(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The error shape as a response; for middleware, which cannot raise into the handlers below."""
+    if status >= 500:
+        blame(scope, code)
     error: dict[str, Any] = {"code": code, "message": message}
     if details is not None:
         error["details"] = details
@@ -244,12 +251,15 @@ async def _database_error(request: Request, exc: Exception) -> JSONResponse:
     error = of_database(exc)
     if error is None:
         raise exc
+    if error.status >= 500:
+        blame(request.scope, type(getattr(exc, "orig", None) or exc).__name__)
     return await _app_error(request, error)
 
 
 async def _outside_error(request: Request, exc: httpx2.TransportError) -> JSONResponse:
     """Another service that we have asked for this (`core/outside.py`) does not answer."""
     log.warning("unavailable", error=type(exc).__name__)
+    blame(request.scope, type(exc).__name__)
     return await _app_error(request, Unavailable())
 
 
@@ -309,6 +319,7 @@ class CatchAll:
         except Exception as bug:
             log.exception("unhandled_error", path=scope["path"])
             report(bug)
+            blame(scope, type(bug).__name__)
             if started:
                 raise
             response = error_response(scope, 500, AppError.code, AppError.message)

@@ -80,6 +80,7 @@ class Mailer:
             settings.mail.queue_size
         )
         self.sent = self.failed = 0  # so far
+        self._under_way = 0
 
     def _lost(self, reason: str, *, many: int = 1, **details: object) -> None:
         self.failed += many
@@ -100,6 +101,11 @@ class Mailer:
             self._queue.put_nowait((work, copy_context()))  # so that log lines and traces know the request
         except asyncio.QueueFull:
             self._lost("MAIL__QUEUE_SIZE mails wait already")
+
+    @property
+    def waiting(self) -> int:
+        """What is not done yet, what is tried again included."""
+        return self._queue.qsize() + self._under_way
 
     async def idle(self) -> None:
         """Return when nothing waits any more."""
@@ -122,12 +128,14 @@ class Mailer:
     async def _work(self) -> None:
         while True:
             work, around = await self._queue.get()
+            self._under_way += 1
             try:
                 await asyncio.create_task(_awaited(work), context=around)
             except Exception as bug:
                 log.exception("mail_work_failed")
                 errors.report(bug)
             finally:
+                self._under_way -= 1
                 self._queue.task_done()
 
     @asynccontextmanager
@@ -147,10 +155,17 @@ class Mailer:
             await asyncio.gather(idle, *senders, return_exceptions=True)
 
 
-MAILS = Figure(
-    name="mails",
-    help="Mails that a server took (sent), or that are lost (failed); none while mail goes to the log.",
-    kind="counter",
-    labels=("outcome",),
-    read=lambda app: {("sent",): app.state.mailer.sent, ("failed",): app.state.mailer.failed},
+FIGURES = (
+    Figure(
+        name="mails",
+        help="Mails that a server took (sent), or that are lost (failed); none while mail goes to the log.",
+        kind="counter",
+        labels=("outcome",),
+        read=lambda app: {("sent",): app.state.mailer.sent, ("failed",): app.state.mailer.failed},
+    ),
+    Figure(
+        name="mails_waiting",
+        help="Mails that wait to be sent, or to be tried again.",
+        read=lambda app: app.state.mailer.waiting,
+    ),
 )

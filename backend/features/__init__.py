@@ -34,6 +34,7 @@ FEATURES = (
     "cache_control",  # how the cache does, and a way to empty it
     "analytics",  # how the API is used: requests, errors and latencies over time
     "incidents",  # uptime over 90 days, incidents that open and close by themselves, /api/v2/status
+    "processes",  # which processes run, how they do, and the last answers that failed
     "items",  # the store's items: the example to copy
     "realtime",  # WebSocket echo and a resumable stream of server-sent events
 )

@@ -13,7 +13,7 @@ async function look() {
   const page = answer && new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page && page.getElementById("live");
   if (!fresh) {
-    says("This page could not be brought up to date: what it shows is from before.");
+    says(place.dataset.stale);
     return;
   }
   says("");

@@ -2,15 +2,18 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import httpx2
 import pytest
+from alembic import command
 from fastapi import FastAPI
 
 from backend.core.feature import Feature, Registry
+from backend.core.health import Health
 from backend.core.status import (
     UNKNOWN,
     Block,
@@ -32,7 +35,8 @@ from backend.core.status import (
     share,
 )
 from backend.features import FEATURES
-from backend.testing import new_client
+from backend.features.users.models import User
+from backend.testing import PASSWORD, PASSWORD_HASH, OwnPostgreSQL, new_client, run_alembic
 from frontend.charts import ceiling, drawn, path
 from frontend.status import shown_by
 
@@ -178,17 +182,56 @@ async def test_those_who_watch_are_bounded(make_app: MakeApp) -> None:
 async def test_what_needs_a_permission_is_for_those_who_have_it(
     client: httpx2.AsyncClient, make_user: Callable[..., object], role: str, sees: bool
 ) -> None:
-    if "health" not in FEATURES:
+    if "processes" not in FEATURES:
         pytest.skip("nothing is shown to staff")
-    from backend.testing import PASSWORD
 
-    assert "The process that answers" not in (await client.get("/status")).text
+    assert "Processes that run" not in (await client.get("/status")).text
     user = await make_user(role)  # type: ignore[misc]
     form = {"username": user.email, "password": PASSWORD}
     signed_in = await client.post("/admin/login", data=form, headers={"Sec-Fetch-Site": "same-origin"})
     text = (await client.get("/status", headers={"Cookie": signed_in.headers.get("Set-Cookie", "")})).text
-    assert ("The process that answers" in text) is sees
+    assert ("Processes that run" in text) is sees
     assert ("Staff see more" in text) is not sees
+
+
+async def test_an_open_incident_is_the_verdict_though_all_components_answer(make_app: MakeApp) -> None:
+    opened = Incident(
+        title="Mail is <late>", components=[], status="Investigating", opened_at=NOON, resolved_at=None, updates=[]
+    )
+    told = with_panels(make_app(), panel(Incidents([opened], empty="")))
+    text = await shown(told)
+    assert "Some systems are affected" in text
+    assert "Mail is &lt;late&gt;. What is known about it is below." in text
+    assert "<title>Incident \N{EN DASH} Status" in text
+    assert "Everything works" not in text
+    over = with_panels(make_app(), panel(Incidents([replace(opened, resolved_at=NOON)], empty="")))
+    assert "Everything works" in await shown(over)
+    degraded = with_panels(make_app(REDIS_URL="redis://127.0.0.1:9"), panel(Incidents([opened], empty="")))
+    assert "Works, with limits" in await shown(degraded)
+
+
+@pytest.mark.slow
+async def test_a_database_that_freezes_meanwhile_holds_nobody_up_for_longer_than_said(
+    make_app: MakeApp, own_postgresql: OwnPostgreSQL
+) -> None:
+    run_alembic(own_postgresql.url, lambda alembic: command.upgrade(alembic, "head"))
+    app = with_panels(make_app(DATABASE_URL=own_postgresql.url), panel(*BLOCKS, permission="secret:read"))
+    async with app.state.database.session() as session:
+        session.add(User(email="admin@example.com", role="admin", password_hash=PASSWORD_HASH))
+        await session.commit()
+    async with new_client(app, headers={"Sec-Fetch-Site": "same-origin"}) as client:
+        form = {"username": "admin@example.com", "password": PASSWORD}
+        await client.post("/admin/login", data=form)
+        assert "Staff see more" not in (await client.get("/status")).text
+        app.state.principals.forget_all()
+        app.state.health = Health(app, {})  # as it is known for a second: nothing is down
+        with own_postgresql.frozen():
+            began = time.monotonic()
+            page = await client.get("/status")
+            took = time.monotonic() - began
+    assert page.status_code == 200
+    assert "Staff see more" in page.text, "who looks is not known"
+    assert 2.5 < took < 4.5
 
 
 async def test_an_open_page_is_told_when_to_look_again(make_app: MakeApp) -> None:

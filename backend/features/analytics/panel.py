@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 
 from backend.core.status import Block, Chart, Line, Panel, Stat, Stats, Table, Window, milliseconds, number, share
+from backend.core.words import _
 from backend.features.analytics.service import Order, Total, over_time, period, points, total_of, totals
 
 ROUTES = 10
+REFUSALS = (
+    (429, _("Over a limit"), _("429: asked too often")),
+    (503, _("Turned away"), _("503: busy, or an outage")),
+)
 
 
 def _milliseconds(values: Sequence[float | None]) -> list[float | None]:
@@ -26,51 +31,63 @@ def _table(caption: str, found: Sequence[Total]) -> Table:
     ]
     return Table(
         caption=caption,
-        columns=("Route", "Requests", "Failed", "p50", "p95", "p99"),
+        columns=(_("Route"), _("Requests"), _("Failed"), "p50", "p95", "p99"),
         rows=rows,
-        empty="Nothing has been asked for in this time.",
+        empty=_("Nothing has been asked for in this time."),
     )
 
 
 async def _read(app: FastAPI, window: Window) -> Sequence[Block]:
     chosen = period(window.since, window.until)
-    tables: tuple[tuple[str, Order], ...] = (("Slowest routes", "mean"), ("Busiest routes", "requests"))
+    tables: tuple[tuple[str, Order], ...] = ((_("Slowest routes"), "mean"), (_("Busiest routes"), "requests"))
     async with app.state.database.session(reading=True) as session:
+        statuses = await totals(session, since=chosen.since, until=chosen.until, by=("status",))
         tallies = await over_time(session, chosen)
         found = [
             await totals(
                 session, since=chosen.since, until=chosen.until, by=("method", "route"), order=order, limit=ROUTES
             )
-            for _, order in tables
+            for _caption, order in tables
         ]
     series, total = await points(tallies), total_of(tallies.values(), chosen.seconds)
     times = [one.start for one in series]
+    by_status = {one.status: one.requests for one in statuses}
     failed = total.errors / total.requests if total.requests else None
     stats = [
-        Stat(label="Requests", value=number(total.requests), note=f"{number(total.per_second)} each second"),
-        Stat(label="Failed", value=share(failed), note=f"{number(total.errors)} of them", tone="bad" if failed else ""),
+        Stat(
+            label=_("Requests"),
+            value=number(total.requests),
+            note=_("{rate} each second").format(rate=number(total.per_second)),
+        ),
+        Stat(
+            label=_("Failed"),
+            value=share(failed),
+            note=_("{count} of them").format(count=number(total.errors)),
+            tone="bad" if failed else "",
+        ),
         *(
             Stat(label=name, value=milliseconds(value))
             for name, value in (("p50", total.p50), ("p95", total.p95), ("p99", total.p99))
         ),
-        Stat(label="Of which the database", value=milliseconds(total.mean_sql), note="on average"),
+        Stat(label=_("Of which the database"), value=milliseconds(total.mean_sql), note=_("on average")),
+        *(Stat(label=label, value=number(by_status.get(status, 0)), note=note) for status, label, note in REFUSALS),
     ]
     rates = Chart(
-        caption="Requests each second",
+        caption=_("Requests each second"),
         times=times,
         lines=[
-            Line("answered", [one.requests / chosen.step for one in series]),
-            Line("failed", [one.errors / chosen.step for one in series]),
+            Line(_("answered"), [one.requests / chosen.step for one in series]),
+            Line(_("failed"), [one.errors / chosen.step for one in series]),
         ],
     )
     latencies = Chart(
-        caption="How long answers take",
+        caption=_("How long answers take"),
         times=times,
         lines=[Line(name, _milliseconds([getattr(one, name) for one in series])) for name in ("p50", "p95", "p99")],
         unit="ms",
     )
-    shown = [_table(caption, one) for (caption, _), one in zip(tables, found, strict=True)]
+    shown = [_table(caption, one) for (caption, _order), one in zip(tables, found, strict=True)]
     return [Stats(stats), rates, latencies, *shown]
 
 
-PANEL = Panel(title="Traffic", read=_read, permission="analytics:read")
+PANEL = Panel(title=_("Traffic"), read=_read, permission="analytics:read")

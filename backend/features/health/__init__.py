@@ -1,7 +1,6 @@
 """Health endpoints: for load balancers, orchestrators and people."""
 
 from backend.core.feature import Feature
-from backend.features.health.panel import PANEL, observer
 from backend.features.health.routes import PERMISSIONS, router
 
 feature = Feature(
@@ -9,6 +8,4 @@ feature = Feature(
     summary="/health, /health/detailed, /ready, /live",
     root=router,
     permissions=PERMISSIONS,
-    observer=observer,
-    status=(PANEL,),
 )
