@@ -20,6 +20,7 @@ from starlette.routing import NoMatchFound, Route
 
 from admin.actions import action_route
 from admin.guard import CatchAll, Guard
+from admin.home import home_context
 from admin.messages import message_of
 from admin.searching import search_page
 from admin.sign_in import ConsoleAuthentication, PermissionBackend
@@ -29,6 +30,7 @@ from backend.core.console_forms import text_fields
 from backend.core.db import Database
 from backend.core.errors import RETRY_AFTER, AppError, SecondFactorRequired
 from backend.core.feature import Registry
+from backend.core.panels import DRAWING, SHARED
 
 HERE = Path(__file__).parent
 FEATURES = HERE.parent / "backend" / "features"  # pages of theirs lie beside their code
@@ -64,7 +66,8 @@ class Console(Admin):
     def init_templating_engine(self) -> Jinja2Templates:
         templates = super().init_templating_engine()
         own = templates.env.loader
-        templates.env.loader = ChoiceLoader([*([own] if own else []), FileSystemLoader(FEATURES)])
+        templates.env.loader = ChoiceLoader([*([own] if own else []), FileSystemLoader([FEATURES, SHARED])])
+        templates.env.globals |= DRAWING
         return templates
 
     async def _error_page(self, request: Request, exc: Exception) -> Response:
@@ -89,6 +92,13 @@ class Console(Admin):
         context = {"problem": problem, "pending": pending}
         page = await self.templates.TemplateResponse(request, "sqladmin/login.html", context, refused.status)
         page.headers.update(refused.headers)
+        return page
+
+    @login_required
+    async def index(self, request: Request) -> Response:
+        """How the app does, what was done lately, and the way to everything."""
+        context = await home_context(request)
+        page: Response = await self.templates.TemplateResponse(request, "sqladmin/index.html", context)
         return page
 
     @login_required
@@ -140,6 +150,7 @@ def mount(app: FastAPI) -> None:
         authentication_backend=ConsoleAuthentication(settings, database, registry.console_sign_in),
         authorization_backend=permissions,
     )
+    console.admin.state.main = app
     console.admin.state.database = database
     console.admin.state.registry = registry
     logging.getLogger("sqladmin.application").addFilter(_is_news)

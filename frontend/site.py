@@ -8,8 +8,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
 from backend.core.feature import Registry
-from backend.core.status import share
-from frontend.charts import drawn, sparkline
+from backend.core.panels import DRAWING, SHARED
 
 HERE = Path(__file__).parent
 
@@ -29,14 +28,9 @@ def _context(request: Request) -> dict[str, Any]:
     }
 
 
-def kind(block: object) -> str:
-    """`Stats` → `stats`: the name of the macro that draws it."""
-    return type(block).__name__.lower()
-
-
-templates = Jinja2Templates(HERE / "templates", context_processors=[_context])
+templates = Jinja2Templates([HERE / "templates", SHARED], context_processors=[_context])
 templates.env.add_extension("jinja2.ext.i18n")
 templates.env.policies["ext.i18n.trimmed"] = True
 templates.env.install_null_translations(newstyle=True)  # type: ignore[attr-defined]
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
-templates.env.globals |= {"drawn": drawn, "sparkline": sparkline, "share": share, "kind": kind}
+templates.env.globals |= DRAWING

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Literal
 
 import structlog
 from fastapi import Depends, FastAPI, Query, Request
@@ -17,16 +16,14 @@ from backend.core.feature import Registry
 from backend.core.health import Report
 from backend.core.limits import limit as rate_limit
 from backend.core.models import utc_now
-from backend.core.status import RANGES, Block, Incident, Incidents, Panel, Window
+from backend.core.panels import PATIENCE, Section, sections_of, within
+from backend.core.status import RANGES, Incident, Incidents, Panel, Window
 from backend.core.stopping import Stopping
 from frontend.site import router, templates
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 REFRESH = 30  # seconds after which an open page asks again, where there is no stream
-PATIENCE = 3.0  # seconds for all that is asked of the database
 LIVE = 10.0  # seconds between two events of the stream
 MOST_EVENTS = 60  # ten minutes'; browsers come back by themselves
 MOST_WATCHERS = 500  # streams of one process
@@ -36,52 +33,18 @@ Limit = Annotated[int, Query(ge=1, le=MOST_EVENTS)]
 Range = Annotated[Literal["1h", "24h", "7d", "90d"], Query(alias="range")]
 
 
-@dataclass(frozen=True)
-class Section:
-    """A panel that has been read; None: it could not be."""
-
-    title: str
-    private: bool
-    blocks: Sequence[Block] | None
-
-
 async def _caller(request: Request) -> Principal | None:
     """Who is signed in to the console. Nobody, while the database does not say so."""
-    found, error = await _within(PATIENCE, console_principal(request))
+    found, error = await within(PATIENCE, console_principal(request))
     if error is not None:
         log.warning("status_without_caller", error=type(error).__name__)
     return found
-
-
-async def _within(seconds: float, work: Awaitable[T]) -> tuple[T | None, BaseException | None]:
-    """What came of it, or why nothing did: the page is for when things fail, in whatever way they do."""
-    working = asyncio.ensure_future(work)
-    working.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, though nobody waits for it
-    done, _ = await asyncio.wait({working}, timeout=seconds)  # asyncio.timeout() would wait for a frozen database
-    if not done:
-        working.cancel()
-        return None, TimeoutError()
-    error = working.exception()
-    return (None, error) if error else (working.result(), None)
-
-
-async def _section(app: FastAPI, panel: Panel, window: Window, seconds: float) -> Section:
-    blocks, error = await _within(seconds, panel.read(app, window))
-    if error is not None:
-        log.warning("panel_not_read", panel=panel.title, error=type(error).__name__)
-    return Section(panel.title, bool(panel.permission), blocks)
 
 
 def _open(sections: Sequence[Section]) -> list[Incident]:
     """What people are told is wrong, whatever the probes say."""
     blocks = (block for section in sections for block in section.blocks or () if isinstance(block, Incidents))
     return [one for block in blocks for one in block.incidents if one.resolved_at is None]
-
-
-async def _sections(app: FastAPI, panels: Sequence[Panel], window: Window) -> list[Section]:
-    """One after the other, each on what is left of the time: a page takes one connection, not one for each of them."""
-    until = time.monotonic() + PATIENCE
-    return [await _section(app, panel, window, until - time.monotonic()) for panel in panels]
 
 
 class Shown:
@@ -97,7 +60,7 @@ class Shown:
         async with self._lock:
             taken, sections = self._kept.get(window.name, (0.0, [Section(one.title, False, None) for one in panels]))
             if ask and (not taken or time.monotonic() - taken > FRESH):
-                sections = await _sections(self.app, panels, window)
+                sections = await sections_of(self.app, panels, window)
                 self._kept[window.name] = time.monotonic(), sections
             return sections
 
@@ -141,7 +104,7 @@ async def status(request: Request, chosen: Range = "24h") -> HTMLResponse:
     caller = await _caller(request) if private and not down else None
     sections = await shown_by(app).sections(public, window, ask=not down)
     opened = _open(sections)
-    sections = sections + await _sections(
+    sections = sections + await sections_of(
         app, [one for one in private if caller and caller.may(one.permission)], window
     )
     context = {"report": report, "taken": until, "refresh": REFRESH, "sections": sections, "window": window}

@@ -60,6 +60,7 @@ class Feature:
     # What is told of every request that has ended. None where the settings leave it nothing to do.
     observer: Callable[[FastAPI], Observer | None] | None = None
     status: tuple[Panel, ...] = ()  # its sections of the status page
+    home: tuple[Panel, ...] = ()  # its sections of the console's first page
     figures: tuple[Figure, ...] = ()  # what it counts and measures, for metrics and dashboards
     seed: Seed | None = None
     warm: tuple[Warmer, ...] = ()  # what to put into the cache after the start, in the background
@@ -137,6 +138,10 @@ class Registry:
         """What everybody may see comes first."""
         panels = (one for feature in self.features for one in feature.status)
         return tuple(sorted(panels, key=lambda panel: bool(panel.permission)))
+
+    @property
+    def home(self) -> tuple[Panel, ...]:
+        return tuple(one for feature in self.features for one in feature.home)
 
     @property
     def names(self) -> tuple[str, ...]:

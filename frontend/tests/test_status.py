@@ -12,6 +12,7 @@ import pytest
 from alembic import command
 from fastapi import FastAPI
 
+from backend.core.charts import ceiling, drawn, path
 from backend.core.feature import Feature, Registry
 from backend.core.health import Health
 from backend.core.status import (
@@ -37,7 +38,6 @@ from backend.core.status import (
 from backend.features import FEATURES
 from backend.features.users.models import User
 from backend.testing import PASSWORD, PASSWORD_HASH, OwnPostgreSQL, new_client, run_alembic
-from frontend.charts import ceiling, drawn, path
 from frontend.status import shown_by
 
 MakeApp = Callable[..., FastAPI]

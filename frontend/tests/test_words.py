@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from jinja2 import nodes
 
+from backend.core.panels import SHARED
 from backend.testing import ROOT
 from frontend.site import HERE, templates
 
-TEMPLATES = sorted((HERE / "templates").glob("*.html"))
+TEMPLATES = sorted(path for folder in (HERE / "templates", SHARED) for path in folder.glob("*.html"))
 SAME_EVERYWHERE = {"UTC"}  # what is called so in every language
 SPOKEN = {"aria-label", "alt", "title", "placeholder"}
 LETTERS = re.compile(r"[A-Za-z]{2}")

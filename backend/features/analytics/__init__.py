@@ -5,7 +5,7 @@ Counted in memory and stored every few seconds: no request waits for it, or send
 
 from backend.core.feature import Feature
 from backend.features.analytics.counting import FIGURES, observer
-from backend.features.analytics.panel import PANEL
+from backend.features.analytics.panel import HOME, PANEL
 from backend.features.analytics.permissions import PERMISSIONS
 from backend.features.analytics.routes import router
 from backend.features.analytics.settings import AnalyticsSettings
@@ -21,4 +21,5 @@ feature = Feature(
     figures=FIGURES,
     permissions=PERMISSIONS,
     status=(PANEL,),
+    home=(HOME,),
 )

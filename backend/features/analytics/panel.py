@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from backend.core.status import Block, Chart, Line, Panel, Stat, Stats, Table, Window, milliseconds, number, share
 from backend.core.words import _
-from backend.features.analytics.service import Order, Total, over_time, period, points, total_of, totals
+from backend.features.analytics.service import Order, Point, Total, over_time, period, points, total_of, totals
 
 ROUTES = 10
 REFUSALS = (
@@ -34,6 +34,17 @@ def _table(caption: str, found: Sequence[Total]) -> Table:
         columns=(_("Route"), _("Requests"), _("Failed"), "p50", "p95", "p99"),
         rows=rows,
         empty=_("Nothing has been asked for in this time."),
+    )
+
+
+def _rates(series: Sequence[Point], step: int) -> Chart:
+    return Chart(
+        caption=_("Requests each second"),
+        times=[one.start for one in series],
+        lines=[
+            Line(_("answered"), [one.requests / step for one in series]),
+            Line(_("failed"), [one.errors / step for one in series]),
+        ],
     )
 
 
@@ -72,14 +83,7 @@ async def _read(app: FastAPI, window: Window) -> Sequence[Block]:
         Stat(label=_("Of which the database"), value=milliseconds(total.mean_sql), note=_("on average")),
         *(Stat(label=label, value=number(by_status.get(status, 0)), note=note) for status, label, note in REFUSALS),
     ]
-    rates = Chart(
-        caption=_("Requests each second"),
-        times=times,
-        lines=[
-            Line(_("answered"), [one.requests / chosen.step for one in series]),
-            Line(_("failed"), [one.errors / chosen.step for one in series]),
-        ],
-    )
+    rates = _rates(series, chosen.step)
     latencies = Chart(
         caption=_("How long answers take"),
         times=times,
@@ -90,4 +94,20 @@ async def _read(app: FastAPI, window: Window) -> Sequence[Block]:
     return [Stats(stats), rates, latencies, *shown]
 
 
+async def _read_shortly(app: FastAPI, window: Window) -> Sequence[Block]:
+    """For the console's first page."""
+    chosen = period(window.since, window.until)
+    async with app.state.database.session(reading=True) as session:
+        tallies = await over_time(session, chosen)
+    series, total = await points(tallies), total_of(tallies.values(), chosen.seconds)
+    failed = total.errors / total.requests if total.requests else None
+    stats = [
+        Stat(label=_("Requests in 24 hours"), value=number(total.requests)),
+        Stat(label=_("Failed"), value=share(failed), tone="bad" if failed else ""),
+        Stat(label="p95", value=milliseconds(total.p95)),
+    ]
+    return [Stats(stats), _rates(series, chosen.step)]
+
+
+HOME = Panel(title=_("Requests"), read=_read_shortly, permission="analytics:read")
 PANEL = Panel(title=_("Traffic"), read=_read, permission="analytics:read")

@@ -5,6 +5,7 @@ from backend.core.feature import Feature
 from backend.features.items.admin import ItemView
 from backend.features.items.events import ItemPurchased
 from backend.features.items.figures import CREATED, PURCHASES
+from backend.features.items.home import PANEL
 from backend.features.items.permissions import PERMISSIONS
 from backend.features.items.routes import list_items, router
 from backend.features.items.routes_v2 import router as v2
@@ -21,6 +22,7 @@ feature = Feature(
     on={AccountDeleted: forget_owner, ItemPurchased: PURCHASES.hear()},
     permissions=PERMISSIONS,
     admin=(ItemView,),
+    home=(PANEL,),
     figures=(CREATED.figure, PURCHASES.figure),
     seed=seed,
     warm=(warms(list_items, "/api/v1/store/items"),),

@@ -7,6 +7,7 @@ from backend.features.users.console import ConsoleSessions
 from backend.features.users.console_account import AccountPage
 from backend.features.users.events import AccountCreated, RefreshTokenReplayed, SignedIn, SignInFailed
 from backend.features.users.figures import REUSES, SIGN_INS, SIGN_UPS
+from backend.features.users.home import PANEL
 from backend.features.users.housekeeping import lifespan
 from backend.features.users.permissions import PERMISSIONS
 from backend.features.users.routes import router
@@ -28,6 +29,7 @@ feature = Feature(
     },
     console_sign_in=ConsoleSessions(),
     permissions=PERMISSIONS,
+    home=(PANEL,),
     admin=(UserView, SessionView, AccountPage),
     figures=(SIGN_INS.figure, SIGN_UPS.figure, REUSES.figure),
     seed=seed,
