@@ -93,6 +93,7 @@ async def test_waiting_ends_with_the_time_or_with_the_stop() -> None:
     assert await stopping.wait(0.01) is False
     received = []
     before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         with stopping.on_signals():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -106,3 +107,4 @@ async def test_waiting_ends_with_the_time_or_with_the_stop() -> None:
         assert received == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupted)
