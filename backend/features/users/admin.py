@@ -71,7 +71,7 @@ class UserView(ConsoleView, model=User):
         await service.may_manage(session, caller, record)
         await service.delete_user(session, record)
 
-    @record_action("Sign out", question="Every device has to sign in again.", done="signed out everywhere")
+    @record_action("Sign out everywhere", question="Every device has to sign in again.", done="signed out")
     async def sign_out(self, session: AsyncSession, record: User, caller: Principal) -> None:
         await service.may_manage(session, caller, record)
         await sessions.end(session, key_of(record), reason="signed out in the console")
