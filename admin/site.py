@@ -4,7 +4,7 @@ import logging
 import types
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from jinja2 import ChoiceLoader, FileSystemLoader
@@ -19,8 +19,10 @@ from starlette.responses import Response
 from starlette.routing import NoMatchFound, Route
 
 from admin.actions import action_route
+from admin.exporting import Exports
 from admin.guard import CatchAll, Guard
 from admin.home import home_context
+from admin.importing import Imports
 from admin.messages import message_of
 from admin.searching import search_page
 from admin.sign_in import ConsoleAuthentication, PermissionBackend
@@ -36,8 +38,8 @@ HERE = Path(__file__).parent
 FEATURES = HERE.parent / "backend" / "features"  # pages of theirs lie beside their code
 PATH = "/admin"
 
-# What SQLAdmin would also serve: files named by columns and CSV uploads, which no view of ours has, and deleting, which
-# is one of our actions.
+# What SQLAdmin would also serve: files named by columns, which no view of ours has; CSV uploads, which `importing`
+# takes; and deleting, which is one of our actions.
 UNUSED = frozenset({"import", "file_download", "file_preview", "delete"})
 # Pages beside the console, by the names of their routes; only those that this app has are shown.
 NEIGHBOURS = {"Status": "status", "API documentation": "swagger_ui"}
@@ -60,8 +62,11 @@ class Console(Admin):
             *routes,
             Route("/logout", self.logout, methods=["POST"], name="logout"),
             Route("/search", self.search, methods=["GET"], name="search"),
+            Route("/{identity}/import", self.import_page, methods=["GET", "POST"], name="import"),
+            Route("/{identity}/import/template", self.import_template, methods=["GET"], name="import-template"),
         ]
         self.admin.exception_handlers = {HTTPException: self._error_page}
+        self.exports, self.imports = Exports(), Imports()
 
     def init_templating_engine(self) -> Jinja2Templates:
         templates = super().init_templating_engine()
@@ -106,6 +111,23 @@ class Console(Admin):
         """What of all that the person may see contains a term."""
         views = [view for view in self.views if isinstance(view, ConsoleView)]
         return await search_page(request, views, self.templates)
+
+    def _asked_view(self, request: Request) -> ConsoleView:
+        """The view that the address names. HTTPException 404."""
+        return cast("ConsoleView", self._find_model_view(request.path_params["identity"]))
+
+    @login_required
+    async def export(self, request: Request) -> Response:
+        """All that the list shows, as a file. SQLAdmin's own holds every record in memory, and formulas as they are."""
+        return self.exports.download(request, self._asked_view(request))
+
+    @login_required
+    async def import_page(self, request: Request) -> Response:
+        return await self.imports.answer(request, self._asked_view(request))
+
+    @login_required
+    async def import_template(self, request: Request) -> Response:
+        return self.imports.template(request, self._asked_view(request))
 
     def message(self, request: Request) -> str:
         """What came of what the person did on the page before."""

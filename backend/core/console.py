@@ -28,6 +28,7 @@ from backend.core.console_forms import VERSION, held_to, stated
 from backend.core.db import MAX_ID, Database
 from backend.core.errors import AppError, Forbidden, NotFound, of_database
 from backend.core.events import emit
+from backend.core.models import key_of
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +106,7 @@ class ConsoleView(ModelView):
     actions: ClassVar[Mapping[str, RecordAction]]  # by name, deleting among them
     form_schema: ClassVar[type[BaseModel]]  # the API's own rules, applied to every form
 
-    can_export = False
+    can_export = True  # the columns of the record's page; say False where nobody needs them as a file
     create_template = edit_template = "sqladmin/form.html"
     page_size = 25
     page_size_options: ClassVar[list[int]] = [25, 50, 100]
@@ -161,6 +162,10 @@ class ConsoleView(ModelView):
     async def create(self, session: AsyncSession, form: Any, caller: Principal) -> Any:
         """Store a new record from a checked form and return it."""
         raise Forbidden
+
+    async def create_all(self, session: AsyncSession, forms: Sequence[Any], caller: Principal) -> Sequence[int]:
+        """Store new records of an import and return their keys, in order. Override it where one flush can take many."""
+        return [key_of(await self.create(session, form, caller)) for form in forms]
 
     async def change(self, session: AsyncSession, record: Any, form: Any, caller: Principal) -> Any:
         """Change a record as the checked form says and return it."""

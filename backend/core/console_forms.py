@@ -56,7 +56,7 @@ def held_to(schema: type[BaseModel], form: type[Form]) -> type[Form]:
             schema.model_validate(stated(self.data))
         except ValidationError as exc:
             for error in exc.errors():
-                _place(self, str(error["loc"][0]) if error["loc"] else "", _message(error))
+                _place(self, str(error["loc"][0]) if error["loc"] else "", said(error))
             return False
         return True
 
@@ -67,7 +67,8 @@ def _trim(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-def _message(error: Any) -> str:
+def said(error: Any) -> str:
+    """What pydantic found, for people."""
     if error["type"] == "string_pattern_mismatch":  # pydantic would show the regular expression
         return BAD_CHARACTERS
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -76,7 +77,7 @@ def _message(error: Any) -> str:
 
 def message_of(exc: ValidationError) -> str:
     """All that is wrong, as sentences."""
-    return ". ".join(dict.fromkeys(_message(error) for error in exc.errors()))
+    return ". ".join(dict.fromkeys(said(error) for error in exc.errors()))
 
 
 def _place(form: Form, name: str, message: str) -> None:

@@ -200,6 +200,7 @@ class Database:
         self.engine: AsyncEngine = new_engine(self.url, settings)
         self._writing: AsyncEngine | AsyncConnection = self.engine
         self._reading: AsyncEngine | AsyncConnection = for_reading(self.engine)
+        self._streaming = self.engine.execution_options(reading=True)
         self.info: dict[str, Any] = {}  # what every session carries along: who listens to events, the known callers
         self._sessions = async_sessionmaker(
             class_=CommittingSession, sync_session_class=RequestSession, expire_on_commit=False
@@ -209,9 +210,15 @@ class Database:
             self._reading, class_=PlainAsyncSession, sync_session_class=ConsoleSession, info=self.info
         )
 
-    def session(self, *, reading: bool = False) -> AsyncSession:
-        """A new session, to be used with `async with`; the caller commits. `reading=True` promises not to write."""
-        return self._sessions(**self._options(reading=reading))
+    def session(self, *, reading: bool = False, streaming: bool = False) -> AsyncSession:
+        """A new session, to be used with `async with`; the caller commits. `reading=True` promises not to write.
+
+        `streaming`: it reads a long result bit by bit, for which PostgreSQL needs a transaction.
+        """
+        options = self._options(reading=reading)
+        if streaming and isinstance(self._reading, AsyncEngine):
+            options["bind"] = self._streaming
+        return self._sessions(**options)
 
     def _options(self, *, reading: bool) -> dict[str, Any]:
         return {"bind": self._reading if reading else self._writing, "info": {**self.info, "reading": reading}}

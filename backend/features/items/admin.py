@@ -1,5 +1,6 @@
 """Items in the console."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from markupsafe import Markup
@@ -23,6 +24,7 @@ def show_owner(item: Item, _name: str, request: Request) -> Markup:
 
 class ItemView(ConsoleView, model=Item):
     scope, changes = "items", Rank.STAFF
+    can_import = True
     form_schema = ItemIn
     icon = "fa-solid fa-box"
     column_list: ClassVar[list[Any]] = [Item.id, Item.name, Item.price, Item.stock, Item.owner_id, Item.created_at]
@@ -49,6 +51,9 @@ class ItemView(ConsoleView, model=Item):
 
     async def create(self, session: AsyncSession, form: ItemIn, caller: Principal) -> Item:
         return await service.create_item(session, owner_id=caller.id, **form.model_dump())
+
+    async def create_all(self, session: AsyncSession, forms: Sequence[ItemIn], caller: Principal) -> Sequence[int]:
+        return await service.create_items(session, owner_id=caller.id, many=forms)
 
     async def change(self, session: AsyncSession, record: Item, form: ItemIn, caller: Principal) -> Item:
         return await service.update_item(session, record, **form.model_dump())

@@ -19,6 +19,7 @@ class DelayView(ConsoleView, model=Throttle):
     """Who has to wait before signing in. Deleting a delay lifts it."""
 
     scope = "sign_in_delays"
+    can_export = False  # they come and go
     removal = "Lift", "They may try to sign in again at once.", "lifted"
     name, name_plural = "Sign-in delay", "Sign-in delays"
     icon = "fa-solid fa-hourglass-half"

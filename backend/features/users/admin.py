@@ -95,6 +95,7 @@ class SessionView(ConsoleView, model=UserSession):
     """Who is signed in, where. Deleting one signs that device out."""
 
     scope = "sessions"
+    can_export = False  # they come and go
     removal = "Sign out", "The device has to sign in again.", "signed out"
     name, name_plural = "Session", "Sessions"
     icon = "fa-solid fa-right-to-bracket"
