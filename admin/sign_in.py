@@ -7,8 +7,7 @@ from sqladmin.authorization import Action, AuthorizationBackend
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from backend.core.auth import CONSOLE_COOKIE, ConsoleSignIn, Principal, remember
-from backend.core.config import Settings
+from backend.core.auth import CONSOLE_COOKIE, ConsoleSignIn, Principal, console_cookie, remember
 from backend.core.console import ConsoleView
 from backend.core.console_forms import text_fields
 from backend.core.db import Database
@@ -21,15 +20,10 @@ SIGN_IN = declare("console.sign_in", "120/minute", by="ip", when_away="closed")
 class ConsoleAuthentication(AuthenticationBackend):
     """The cookie holds an opaque token; the session itself is on the server and ends there."""
 
-    def __init__(self, settings: Settings, database: Database, sign_in: ConsoleSignIn) -> None:
+    def __init__(self, database: Database, sign_in: ConsoleSignIn) -> None:
         self.middlewares = []  # SQLAdmin's own keeps the session in the cookie, where signing out cannot end it
         self._database = database
         self._sign_in = sign_in
-        self._secure = settings.environment != "development"
-
-    def _cookie(self, request: Request) -> dict[str, Any]:
-        path = request.scope.get("app_root_path") or "/"  # the whole app's, behind whatever proxy prefix
-        return {"key": CONSOLE_COOKIE, "path": path, "httponly": True, "samesite": "strict", "secure": self._secure}
 
     async def login(self, request: Request) -> Response | bool:
         await SIGN_IN(request)
@@ -49,7 +43,7 @@ class ConsoleAuthentication(AuthenticationBackend):
                 await session.commit()
         response = RedirectResponse(request.url_for("admin:index"), status_code=303)
         lifetime = int(self._sign_in.lifetime.total_seconds())
-        response.set_cookie(value=token, max_age=lifetime, **self._cookie(request))
+        response.set_cookie(value=token, max_age=lifetime, **console_cookie(request))
         return response
 
     async def logout(self, request: Request) -> Response | bool:
@@ -58,7 +52,7 @@ class ConsoleAuthentication(AuthenticationBackend):
                 await self._sign_in.end(session, token)
                 await session.commit()
         response = RedirectResponse(request.url_for("admin:login"), status_code=303)
-        response.delete_cookie(**self._cookie(request))
+        response.delete_cookie(**console_cookie(request))
         return response
 
     async def authenticate(self, request: Request) -> Response | bool:

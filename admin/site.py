@@ -169,10 +169,11 @@ def mount(app: FastAPI) -> None:
         title=settings.api.title,
         templates_dir=str(HERE / "templates"),
         static_files_kwargs={"directory": HERE / "static"},
-        authentication_backend=ConsoleAuthentication(settings, database, registry.console_sign_in),
+        authentication_backend=ConsoleAuthentication(database, registry.console_sign_in),
         authorization_backend=permissions,
     )
     console.admin.state.main = app
+    console.admin.state.settings = settings
     console.admin.state.database = database
     console.admin.state.registry = registry
     logging.getLogger("sqladmin.application").addFilter(_is_news)

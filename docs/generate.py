@@ -129,7 +129,7 @@ def permissions_part(registry: Registry) -> str:
     rows = [
         (code(permission.name), permission.summary, WHO[permission.rank], code(one.name))
         for one in registry.features
-        for permission in one.permissions
+        for permission in one.all_permissions
     ]
     return table(("Permission", "What it allows", "Who holds it", "Feature"), rows)
 
@@ -183,7 +183,7 @@ def features_part(registry: Registry) -> str:
         module = importlib.import_module(f"backend.features.{one.name}")
         brings = [words for field, words in CONTRIBUTIONS.items() if getattr(one, field)]
         facts = [("Needs", ", ".join(map(code, one.needs))), ("Brings", ", ".join(brings))]
-        facts.append(("Permissions", ", ".join(code(permission.name) for permission in one.permissions)))
+        facts.append(("Permissions", ", ".join(code(permission.name) for permission in one.all_permissions)))
         if one.settings:
             facts.append(("Settings", f"[{len(one.settings.variables())}](settings.md#feature-{one.name})"))
         out += [f"## {one.name}\n", inspect.cleandoc(module.__doc__ or "") + "\n"]

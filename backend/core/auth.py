@@ -107,6 +107,13 @@ class ConsoleSignIn(Protocol):
 CONSOLE_COOKIE = "console_session"  # sent to all of the app's pages, of which some show more to staff
 
 
+def console_cookie(request: Request) -> dict[str, Any]:
+    """How a page of the console sets its cookie, and deletes it: for the whole app, behind whatever proxy prefix."""
+    path, stage = request.scope.get("app_root_path") or "/", request.app.state.settings.environment
+    secure = stage != "development"
+    return {"key": CONSOLE_COOKIE, "path": path, "httponly": True, "samesite": "strict", "secure": secure}
+
+
 async def console_principal(request: Request) -> Principal | None:
     """Who is signed in to the console, in a page outside of it that only shows; None when nobody is."""
     sign_in: ConsoleSignIn | None = request.app.state.registry.console_sign_in

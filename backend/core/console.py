@@ -190,6 +190,10 @@ class ConsoleView(ModelView):
 
         return await _write(request, change)
 
+    def _authorization_actions(self) -> Sequence[str]:
+        """What lets somebody see that this is here at all: SQLAdmin's, and our actions."""
+        return (*super()._authorization_actions(), *self.actions)
+
     def open_actions(self, request: Request) -> Sequence[RecordAction]:
         """Those that the person may do."""
         return [one for one in self.actions.values() if self.is_open_to(request.state.principal, one.name)]

@@ -11,11 +11,13 @@ from starlette.responses import Response
 
 from backend.core.auth import Principal
 from backend.core.console import ConsolePage
+from backend.core.console_forms import text_fields
 from backend.core.db import Database
 from backend.core.errors import AppError, BadRequest
 from backend.features.two_factor import qr, service
 from backend.features.two_factor.proof import taking_code
 from backend.features.users import service as users
+from backend.features.users.console import hand_out, renewed_token
 from backend.features.users.models import User
 from backend.features.users.sign_in import check_password
 
@@ -42,7 +44,11 @@ class SecondFactorPage(ConsolePage):
                 news = await _do(request)
             except AppError as refused:
                 news, status = {"problem": refused.text}, refused.status
-        return await self.render(request, TEMPLATE, status, state=await _state(request), **news)
+        token = news.pop("token", "")
+        page = await self.render(request, TEMPLATE, status, state=await _state(request), **news)
+        if token:
+            hand_out(request, page, token)
+        return page
 
 
 async def _state(request: Request) -> service.State:
@@ -53,12 +59,12 @@ async def _state(request: Request) -> service.State:
 
 
 async def _do(request: Request) -> dict[str, Any]:
-    """Do what a button stands for; what to show, once."""
+    """Do what a button stands for; what to show, once. Switched on or off, the session gets another `token`."""
     database: Database = request.app.state.database
     caller: Principal = request.state.principal
     async with database.session(reading=True) as session:
         user = await users.get_user(session, caller.id)
-    form = await request.form()
+    form = await text_fields(request)
     action, code = str(form.get("action", "")), str(form.get("code", ""))
     if action == "begin":
         await _check_password(database, user, form)
@@ -70,11 +76,12 @@ async def _do(request: Request) -> dict[str, Any]:
         raise BadRequest
     async with taking_code(database, user) as session:
         if action == "confirm":
-            return {"recovery_codes": await service.confirm(session, caller, code)}
+            codes = await service.confirm(session, caller, code)
+            return {"recovery_codes": codes, "token": await renewed_token(session, caller.credential)}
         if action == "renew":
             return {"recovery_codes": await service.renew_recovery_codes(session, caller.id, code)}
         await service.disable(session, caller, code)
-        return {"done": "Your second factor is off."}
+        return {"done": "Your second factor is off.", "token": await renewed_token(session, caller.credential)}
 
 
 async def _check_password(database: Database, user: User, form: FormData) -> None:

@@ -3,11 +3,12 @@
 import secrets
 from datetime import timedelta
 
-from sqlmodel import col, select
+from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import Request
+from starlette.responses import Response
 
-from backend.core.auth import Principal
+from backend.core.auth import Principal, console_cookie
 from backend.core.errors import Forbidden, SecondFactorRequired, Unauthorized
 from backend.core.models import key_of, utc_now
 from backend.features.users import sessions
@@ -17,6 +18,20 @@ from backend.features.users.permissions import CONSOLE
 from backend.features.users.settings import UsersSettings
 from backend.features.users.sign_in import check_password, completed, proven
 from backend.features.users.tokens import sha256
+
+
+async def renewed_token(session: AsyncSession, session_id: int | None) -> str:
+    """Another token for a session that goes on: copies of the one before are worthless."""
+    token = secrets.token_urlsafe(32)
+    mine = col(UserSession.id) == session_id
+    await session.exec(update(UserSession).where(mine).values(token_hash=sha256(token)))
+    return token
+
+
+def hand_out(request: Request, page: Response, token: str) -> None:
+    """Give the browser the new token of its session."""
+    lifetime = int(ConsoleSessions().lifetime.total_seconds())
+    page.set_cookie(value=token, max_age=lifetime, **console_cookie(request))
 
 
 class ConsoleSessions:

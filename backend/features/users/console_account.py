@@ -15,6 +15,7 @@ from backend.core.console_forms import message_of, text_fields
 from backend.core.db import MAX_ID, Database
 from backend.core.errors import AppError, BadRequest, NotFound, Unprocessable
 from backend.features.users import service, sessions
+from backend.features.users.console import hand_out, renewed_token
 from backend.features.users.schemas import PasswordChange, ProfilePatch
 from backend.features.users.sign_in import check_password
 
@@ -29,10 +30,10 @@ class AccountPage(ConsolePage):
     @expose("/account", methods=["GET", "POST"])
     async def account(self, request: Request) -> Response:
         """What is stored about the person, and what came of what was sent."""
-        done, problem, status = "", "", 200
+        done, token, problem, status = "", "", "", 200
         if request.method == "POST":
             try:
-                done = await _do(request, await text_fields(request))
+                done, token = await _do(request, await text_fields(request))
             except ValidationError as exc:
                 problem, status = message_of(exc), 422
             except AppError as refused:
@@ -44,11 +45,14 @@ class AccountPage(ConsolePage):
                 "user": await service.get_user(session, caller.id),
                 "sessions": await sessions.list_sessions(session, caller.id),
             }
-        return await self.render(request, TEMPLATE, status, caller=caller, done=done, problem=problem, **context)
+        page = await self.render(request, TEMPLATE, status, caller=caller, done=done, problem=problem, **context)
+        if token:
+            hand_out(request, page, token)
+        return page
 
 
-async def _do(request: Request, form: FormData) -> str:
-    """Do what a button stands for; what to say of it."""
+async def _do(request: Request, form: FormData) -> tuple[str, str]:
+    """Do what a button stands for; what to say of it, and the session's new token if it got one."""
     fields = {name: str(value) for name, value in form.items()}
     caller: Principal = request.state.principal
     database: Database = request.app.state.database
@@ -58,7 +62,7 @@ async def _do(request: Request, form: FormData) -> str:
     async with database.session() as session:
         said = await _change(session, caller, action, fields)
         await session.commit()
-    return said
+    return said, ""
 
 
 async def _change(session: AsyncSession, caller: Principal, action: str, fields: dict[str, str]) -> str:
@@ -78,7 +82,7 @@ async def _change(session: AsyncSession, caller: Principal, action: str, fields:
     raise BadRequest
 
 
-async def _change_password(database: Database, caller: Principal, fields: dict[str, str]) -> str:
+async def _change_password(database: Database, caller: Principal, fields: dict[str, str]) -> tuple[str, str]:
     chosen = PasswordChange.model_validate({name: fields.get(name, "") for name in PasswordChange.model_fields})
     new = chosen.new_password.get_secret_value()
     if new != fields.get("again"):
@@ -89,5 +93,6 @@ async def _change_password(database: Database, caller: Principal, fields: dict[s
         user = await service.get_user(session, caller.id)
         hashed = await service.new_hash(session, user, new)
         await service.store_password(session, user, hashed, keep_session=caller.credential, reason="password changed")
+        token = await renewed_token(session, caller.credential)
         await session.commit()
-    return "Your password is changed. Every other device is signed out."
+    return "Your password is changed. Every other device is signed out.", token

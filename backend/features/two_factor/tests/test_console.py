@@ -124,6 +124,26 @@ async def test_a_person_sets_it_up_renews_the_codes_and_switches_it_off(console:
     assert "Set up a second factor" in (await browser.get(PAGE)).text
 
 
+async def test_switching_it_on_or_off_makes_copies_of_the_cookie_worthless(
+    client: httpx2.AsyncClient, console: Console, make_user: MakeUser
+) -> None:
+    browser = await console((await make_user("admin")).email)
+    phone = secret(await browser.post(PAGE, data={"action": "begin", "password": PASSWORD}))
+
+    async def is_stolen_for_nothing(form: dict[str, str]) -> httpx2.Response:
+        copied = {"Cookie": f"console_session={browser.cookies['console_session']}"}
+        assert (await client.get("/admin/", headers=copied)).status_code == 200
+        answer = await browser.post(PAGE, data=form)
+        assert answer.status_code == 200
+        assert (await client.get("/admin/", headers=copied)).status_code == 302
+        assert await is_signed_in(browser)
+        return answer
+
+    confirmed = await is_stolen_for_nothing({"action": "confirm", "code": phone.now})
+    code = recovery_codes(confirmed)[0]
+    await is_stolen_for_nothing({"action": "disable", "password": PASSWORD, "code": code})
+
+
 async def test_what_is_refused_is_said_and_the_secret_is_not_shown_again(console: Console, make_user: MakeUser) -> None:
     browser = await console((await make_user("staff")).email)
     refused = await browser.post(PAGE, data={"action": "begin", "password": "wrong"})
