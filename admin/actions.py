@@ -109,6 +109,18 @@ async def _prove(request: Request, action: RecordAction, password: str) -> None:
         raise Refused(WRONG_PASSWORD, 403)
 
 
+def _names(request: Request) -> dict[str, str]:
+    """What the console calls the tables that it shows."""
+    registry: Registry = request.app.state.registry
+    views = [view for feature in registry.features for view in feature.admin if issubclass(view, ConsoleView)]
+    return {str(view.model.__tablename__): view.name_plural for view in views}  # type: ignore[attr-defined]
+
+
+def _ends(view: ConsoleView) -> str:
+    """The action with which records are gone for good."""
+    return "purge" if view.is_recoverable() else "delete"
+
+
 async def _ask(
     request: Request, view: ConsoleView, action: RecordAction, chosen: Chosen, problem: str | None, status: int
 ) -> Response:
@@ -118,7 +130,8 @@ async def _ask(
             records = await view.load_all(session, chosen.ids[:SHOWN])
         except Exception as exc:
             raise HTTPException((refused := refusal(exc)).status, str(refused)) from exc
-        takes = await consequences(session, view.model, chosen.ids) if action.name == "delete" else []
+        ends = action.name == _ends(view)
+        takes = await consequences(session, view.model, chosen.ids, _names(request)) if ends else []
     context = {
         "model_view": view,
         "action": action,

@@ -18,12 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import NoMatchFound, Route
 
+from admin import lookups
 from admin.actions import action_route
 from admin.exporting import Exports
 from admin.guard import CatchAll, Guard
+from admin.history import Histories
 from admin.home import home_context
 from admin.importing import Imports
+from admin.lookups import Lookups
 from admin.messages import message_of
+from admin.records import Records
 from admin.searching import search_page
 from admin.sign_in import ConsoleAuthentication, PermissionBackend
 from backend.core.config import Settings
@@ -50,7 +54,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], Refused))
 
 
-class Console(Admin):
+class Console(Records, Histories, Lookups, Admin):
     """SQLAdmin with the gaps in its request handling closed."""
 
     def __init__(self, app: FastAPI, **options: Any) -> None:
@@ -59,6 +63,8 @@ class Console(Admin):
         routes = [route for route in self.admin.router.routes if getattr(route, "name", "") not in UNUSED | {"logout"}]
         # By POST: a link or an image of another site shall not sign anybody out.
         self.admin.router.routes = [
+            *self.history_routes(),
+            *lookups.routes(self),
             *routes,
             Route("/logout", self.logout, methods=["POST"], name="logout"),
             Route("/search", self.search, methods=["GET"], name="search"),
@@ -149,9 +155,8 @@ class Console(Admin):
                 found[label] = prefix + self.app.url_path_for(name)
         return found
 
-    @staticmethod
-    async def _handle_form_data(request: Request, obj: Any = None) -> FormData:
-        return await text_fields(request)
+    async def _handle_form_data(self, request: Request, obj: Any = None) -> FormData:  # type: ignore[override]
+        return await self.with_keys(request, await text_fields(request))
 
 
 def mount(app: FastAPI) -> None:

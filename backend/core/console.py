@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from sqladmin import BaseView, ModelView
 from sqladmin.pagination import Pagination
 from sqlalchemy import Select, String, cast, or_
+from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.exceptions import HTTPException
@@ -28,7 +29,7 @@ from backend.core.console_forms import VERSION, held_to, stated
 from backend.core.db import MAX_ID, Database
 from backend.core.errors import AppError, Forbidden, NotFound, of_database
 from backend.core.events import emit
-from backend.core.models import key_of
+from backend.core.models import Recoverable, is_deleted, key_of
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +39,11 @@ SEARCH_MAX = 100  # characters, as in the API
 AT_ONCE = 1000  # records that one action may be run for
 CHUNK = 500  # records read by one statement
 
-STALE = "Somebody else changed this record in the meantime. Open it again to see what is stored now"
+STALE = "Somebody else changed this record in the meantime. Nothing was saved: look at the difference first"
 OUR_FAULT = "Something went wrong on our side. It has been logged"
 NO_SUCH_RECORD = "There is no such record"
+DELETED = "This record is deleted. Restore it first"
+WITH_DELETED = frozenset({"restore", "purge"})  # actions of views whose records are recoverable
 
 
 class Refused(ValueError):
@@ -49,6 +52,10 @@ class Refused(ValueError):
     def __init__(self, message: str, status: int = 400) -> None:
         self.status = status
         super().__init__(message)
+
+
+class Stale(Refused):
+    """Somebody else has saved the record since the person opened the form."""
 
 
 # What frameworks say in one word.
@@ -84,8 +91,10 @@ def show_bool(value: bool) -> Markup:
 
 
 def show_time(value: datetime) -> Markup:
+    """In UTC; the page's script puts the person's own time in its place, and this stays its title."""
     moment = value.astimezone(UTC)
-    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M} UTC</time>').format(moment.isoformat(), moment)
+    text = f"{moment:%Y-%m-%d %H:%M} UTC"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(moment.isoformat(), text, text)
 
 
 def show_nothing(_value: None) -> Markup:
@@ -105,6 +114,11 @@ class ConsoleView(ModelView):
     removal_is_dangerous: ClassVar[bool] = False  # asks for the password
     actions: ClassVar[Mapping[str, RecordAction]]  # by name, deleting among them
     form_schema: ClassVar[type[BaseModel]]  # the API's own rules, applied to every form
+    lookups: ClassVar[Mapping[str, str]] = {}  # fields of the form that refer to a record → the view that shows those
+
+    belongs_to: ClassVar[
+        Mapping[Any, str]
+    ] = {}  # columns that name a record → its view, whose pages show some of these
 
     can_export = True  # the columns of the record's page; say False where nobody needs them as a file
     create_template = edit_template = "sqladmin/form.html"
@@ -159,6 +173,25 @@ class ConsoleView(ModelView):
         held = caller.may(action.permission if action and action.permission else f"{cls.scope}:{verb}")
         return held or (verb == "list" and caller.may(f"{cls.scope}:view"))  # who opens records has to find them
 
+    @classmethod
+    def is_recoverable(cls) -> bool:
+        """Whether deleting only marks records, which `restore` brings back and `purge` ends."""
+        return issubclass(cls.model, Recoverable)
+
+    def shows_deleted(self, request: Request) -> bool:
+        return self.is_recoverable() and bool(request.query_params.get("deleted"))
+
+    def list_query(self, request: Request) -> Select[Any]:
+        """Without what is deleted, unless the address asks for just that: `?deleted=1`."""
+        statement: Select[Any] = super().list_query(request)
+        if not self.is_recoverable():
+            return statement
+        marked: Any = self.model.deleted_at  # type: ignore[attr-defined]
+        return statement.where(marked.is_not(None) if self.shows_deleted(request) else marked.is_(None))
+
+    async def check_can_edit(self, request: Request, model: Any) -> bool:
+        return not is_deleted(model) and await super().check_can_edit(request, model)
+
     async def create(self, session: AsyncSession, form: Any, caller: Principal) -> Any:
         """Store a new record from a checked form and return it."""
         raise Forbidden
@@ -185,18 +218,32 @@ class ConsoleView(ModelView):
         async def change(session: AsyncSession) -> Any:
             record = await self._load(session, pk)
             if data.get(VERSION) not in (None, "", str(record.version)):
-                raise Refused(STALE, 409)
+                raise Stale(STALE, 409)
+            if is_deleted(record):
+                raise Refused(DELETED, 409)
             return await self.change(session, record, form, request.state.principal)
 
-        return await _write(request, change)
+        try:
+            return await _write(request, change)
+        except Refused as refused:
+            if isinstance(refused, Stale) or isinstance(refused.__cause__, StaleDataError):
+                request.state.conflict = data  # what the person wants; the form shows it beside what is stored
+            raise
 
     def _authorization_actions(self) -> Sequence[str]:
         """What lets somebody see that this is here at all: SQLAdmin's, and our actions."""
         return (*super()._authorization_actions(), *self.actions)
 
-    def open_actions(self, request: Request) -> Sequence[RecordAction]:
-        """Those that the person may do."""
-        return [one for one in self.actions.values() if self.is_open_to(request.state.principal, one.name)]
+    def open_actions(self, request: Request, record: Any = None) -> Sequence[RecordAction]:
+        """Those that the person may do with this record, or else with those that the list shows."""
+        deleted = self.shows_deleted(request) if record is None else is_deleted(record)
+        caller: Principal = request.state.principal
+        return [
+            one
+            for one in self.actions.values()
+            if self.is_open_to(caller, one.name)
+            and (not self.is_recoverable() or (one.name in WITH_DELETED) == deleted)
+        ]
 
     async def act(self, request: Request, action: RecordAction, ids: Sequence[int]) -> None:
         """Do it to all of these records, or to none. Refused when it cannot be done to one of them."""

@@ -16,6 +16,7 @@ from backend.core.cache.warming import Warmer
 from backend.core.config import EnvSettings, Settings
 from backend.core.console import ConsolePage, ConsoleView
 from backend.core.console_actions import RecordAction
+from backend.core.console_history import History
 from backend.core.events import Event, Handler, Handlers, gathered
 from backend.core.figures import Figure
 from backend.core.health import Probe
@@ -56,6 +57,7 @@ class Feature:
     admin: tuple[type[ConsoleView] | type[ConsolePage], ...] = ()
     # What can be done to records of other features' views in the console, by the view's identity: `user`.
     record_actions: Mapping[str, tuple[RecordAction, ...]] | None = None
+    history: History | None = None  # what has been done to a record, for the console
     health: Mapping[str, Probe] | None = None
     # What is told of every request that has ended. None where the settings leave it nothing to do.
     observer: Callable[[FastAPI], Observer | None] | None = None
@@ -120,6 +122,10 @@ class Registry:
     @property
     def console_sign_in(self) -> ConsoleSignIn | None:
         return next((feature.console_sign_in for feature in self.features if feature.console_sign_in), None)
+
+    @property
+    def history(self) -> History | None:
+        return next((feature.history for feature in self.features if feature.history), None)
 
     @property
     def probes(self) -> dict[str, Probe]:

@@ -53,6 +53,20 @@ class Record(SQLModel):
         return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined]
 
 
+class Recoverable(SQLModel):
+    """Mixed into a table whose records a person may want back: deleting marks them, and housekeeping ends them later.
+
+    Whoever reads such a table leaves out what is marked. An index on `deleted_at` is the table's own, of those marked.
+    """
+
+    deleted_at: datetime | None = Field(default=None, sa_type=StoredMoment, nullable=True)
+
+
+def is_deleted(record: Any) -> bool:
+    """Whether a record is marked as deleted; one that is simply there is not."""
+    return getattr(record, "deleted_at", None) is not None
+
+
 def key_of(record: Any) -> int:
     """The key of a record that is stored. RuntimeError for one that is not: it has none yet."""
     if record.id is None:

@@ -1,5 +1,6 @@
 """API keys in the console."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -15,6 +16,7 @@ class ApiKeyView(ConsoleView, model=ApiKey):
     """Whose services call. Deleting one revokes it; the record stays for a while."""
 
     scope, sees = "api_keys", Rank.ADMIN
+    belongs_to: ClassVar[Mapping[Any, str]] = {ApiKey.user_id: "user"}
     removal = "Revoke", "Programs that use it are refused at once.", "revoked"
     name, name_plural = "API key", "API keys"
     icon = "fa-solid fa-key"

@@ -6,6 +6,7 @@ Nothing in the app changes or deletes an entry; time does (`AUDIT__RETENTION_DAY
 from backend.core.events import SecurityEvent
 from backend.core.feature import Feature
 from backend.features.audit.admin import AuditView
+from backend.features.audit.history import AuditHistory
 from backend.features.audit.home import PANEL
 from backend.features.audit.listener import note_event
 from backend.features.audit.permissions import PERMISSIONS
@@ -24,4 +25,5 @@ feature = Feature(
     permissions=PERMISSIONS,
     admin=(AuditView,),
     home=(PANEL,),
+    history=AuditHistory(),
 )

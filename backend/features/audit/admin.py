@@ -1,6 +1,7 @@
 """The audit log in the console: to read."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from markupsafe import Markup
@@ -53,6 +54,7 @@ class AuditView(ConsoleView, model=AuditEntry):
     """Nothing is written here: entries are never changed, and only time deletes them."""
 
     scope, sees = "audit", Rank.ADMIN
+    belongs_to: ClassVar[Mapping[Any, str]] = {AuditEntry.actor_id: "user"}
     name, name_plural = "Audit entry", "Audit log"
     icon = "fa-solid fa-clock-rotate-left"
     column_list: ClassVar[list[Any]] = [

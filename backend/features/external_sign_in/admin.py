@@ -1,5 +1,6 @@
 """External identities in the console: who may come in from where."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -16,6 +17,7 @@ class IdentityView(ConsoleView, model=ExternalIdentity):
     """Deleting one unlinks it."""
 
     scope = "external_identities"
+    belongs_to: ClassVar[Mapping[Any, str]] = {ExternalIdentity.user_id: "user"}
     removal = "Unlink", "The person can link it again after signing in another way.", "unlinked"
     name, name_plural = "External identity", "External identities"
     icon = "fa-solid fa-link"

@@ -1,6 +1,6 @@
 """Items in the console."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from markupsafe import Markup
@@ -10,6 +10,7 @@ from wtforms import DecimalField, TextAreaField
 
 from backend.core.auth import Principal, Rank
 from backend.core.console import ConsoleView, show_nothing
+from backend.core.console_actions import record_action
 from backend.features.items import service
 from backend.features.items.models import Item
 from backend.features.items.schemas import ItemIn
@@ -25,10 +26,18 @@ def show_owner(item: Item, _name: str, request: Request) -> Markup:
 class ItemView(ConsoleView, model=Item):
     scope, changes = "items", Rank.STAFF
     can_import = True
+    removal = "Delete", "It is gone from the store. It can be restored from the list of deleted items.", "deleted"
     form_schema = ItemIn
+    belongs_to: ClassVar[Mapping[Any, str]] = {Item.owner_id: "user"}
     icon = "fa-solid fa-box"
     column_list: ClassVar[list[Any]] = [Item.id, Item.name, Item.price, Item.stock, Item.owner_id, Item.created_at]
-    column_details_list: ClassVar[list[Any]] = [*column_list, Item.description, Item.updated_at, Item.version]
+    column_details_list: ClassVar[list[Any]] = [
+        *column_list,
+        Item.description,
+        Item.updated_at,
+        Item.deleted_at,
+        Item.version,
+    ]
     column_searchable_list: ClassVar[list[Any]] = [Item.name, Item.description]
     column_sortable_list: ClassVar[list[Any]] = [Item.id, Item.name, Item.price, Item.stock, Item.created_at]
     column_formatters: ClassVar[dict[Any, Any]] = {Item.owner_id: show_owner}
@@ -42,6 +51,7 @@ class ItemView(ConsoleView, model=Item):
         "owner_id": "Owner",
         "created_at": "Created",
         "updated_at": "Updated",
+        "deleted_at": "Deleted",
         "version": "Version",
     }
     form_columns: ClassVar[list[Any]] = [Item.name, Item.description, Item.price, Item.stock]
@@ -60,3 +70,13 @@ class ItemView(ConsoleView, model=Item):
 
     async def remove(self, session: AsyncSession, record: Item, caller: Principal) -> None:
         await service.delete_item(session, record)
+
+    @record_action("Restore", question="It is for sale again.", done="restored")
+    async def restore(self, session: AsyncSession, record: Item, caller: Principal) -> None:
+        await service.restore_item(session, record)
+
+    @record_action(
+        "Delete for good", question="This cannot be undone.", done="deleted for good", dangerous=True, rank=Rank.ADMIN
+    )
+    async def purge(self, session: AsyncSession, record: Item, caller: Principal) -> None:
+        await service.purge_item(session, record)

@@ -3,16 +3,20 @@
 from decimal import Decimal
 from typing import ClassVar
 
+from sqlalchemy import Index, text
 from sqlmodel import Field
 
 from backend.core.db import Money
-from backend.core.models import Record
+from backend.core.models import TABLE_OPTIONS, Record, Recoverable
+
+MARKED = text("deleted_at IS NOT NULL")
 
 
-class Item(Record, table=True):
+class Item(Recoverable, Record, table=True):
     """Something for sale. Its owner may be gone; staff then look after it."""
 
     __tablename__: ClassVar[str] = "items"
+    __table_args__ = (Index(None, "deleted_at", postgresql_where=MARKED, sqlite_where=MARKED), TABLE_OPTIONS)
 
     name: str = Field(max_length=200, index=True)
     description: str = Field(max_length=5000, default="")

@@ -18,14 +18,14 @@ from backend.core.templates import send_template
 from backend.features.items.events import ItemPurchased
 from backend.features.items.models import Item
 from backend.features.items.schemas import Inventory, ItemSummary, Price, PurchaseOut
-from backend.features.items.service import NO_SUCH_ITEM
+from backend.features.items.service import NO_SUCH_ITEM, THERE
 from backend.features.users.service import get_user
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 async def _row(session: AsyncSession, item_id: int, *columns: Any) -> Any:
-    statement: Any = select(*columns).where(col(Item.id) == item_id)
+    statement: Any = select(*columns).where(col(Item.id) == item_id, THERE)
     row = (await session.exec(statement)).first()
     if row is None:
         raise NotFound(NO_SUCH_ITEM)
@@ -55,7 +55,7 @@ async def purchase(session: AsyncSession, item_id: int, *, quantity: int, buyer:
 
     One UPDATE decides, so that of many buyers at once none gets what another took. It counts as an edit of the item.
     """
-    enough = col(Item.id) == item_id, col(Item.stock) >= quantity
+    enough = col(Item.id) == item_id, col(Item.stock) >= quantity, THERE
     taken = {"stock": col(Item.stock) - quantity, "version": col(Item.version) + 1, "updated_at": utc_now()}
     statement = update(Item).where(*enough).values(taken).execution_options(synchronize_session=False)
     bought = (await session.exec(statement)).rowcount == 1

@@ -1,5 +1,6 @@
 """The delays in the console: deleting one lifts it."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sqlalchemy import Select
@@ -20,6 +21,7 @@ class DelayView(ConsoleView, model=Throttle):
 
     scope = "sign_in_delays"
     can_export = False  # they come and go
+    belongs_to: ClassVar[Mapping[Any, str]] = {Throttle.user_id: "user"}
     removal = "Lift", "They may try to sign in again at once.", "lifted"
     name, name_plural = "Sign-in delay", "Sign-in delays"
     icon = "fa-solid fa-hourglass-half"

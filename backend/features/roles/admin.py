@@ -9,10 +9,11 @@ from sqlalchemy import select
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import Request
-from wtforms import EmailField, Field, Form, SelectField, SelectMultipleField
+from wtforms import Field, Form, SelectField, SelectMultipleField
 
 from backend.core.auth import Permission, Principal
 from backend.core.console import ConsoleView, show_nothing
+from backend.core.console_lookup import LookupField
 from backend.features.roles import holders, service
 from backend.features.roles.models import Role, UserRole
 from backend.features.roles.schemas import HolderForm, RoleIn
@@ -159,6 +160,8 @@ class RoleHolderView(ConsoleView, model=UserRole):
     scope = "role_holders"
     removal = "Take away", "The person loses what the role permits.", "taken away"
     form_schema = HolderForm
+    lookups: ClassVar[Mapping[str, str]] = {"user_id": "user"}
+    belongs_to: ClassVar[Mapping[Any, str]] = {UserRole.user_id: "user", UserRole.role_id: "role"}
     name, name_plural = "Role holder", "Role holders"
     icon = "fa-solid fa-user-tag"
     column_list: ClassVar[list[Any]] = [
@@ -185,9 +188,8 @@ class RoleHolderView(ConsoleView, model=UserRole):
     form_columns: ClassVar[list[Any]] = [UserRole.role_id]  # SQLAdmin makes no field of a foreign key: see below
 
     def extra_fields(self) -> dict[str, Field]:
-        attributes = {"class": "form-control", "autocomplete": "off"}
         return {
-            "email": EmailField("E-mail", description="Of the person who shall hold the role.", render_kw=attributes),
+            "user_id": LookupField("Person", description="Who shall hold the role: type how the address begins."),
             "role_id": SelectField("Role", coerce=int, render_kw={"class": "form-select"}),
         }
 
@@ -199,7 +201,7 @@ class RoleHolderView(ConsoleView, model=UserRole):
         return form
 
     async def create(self, session: AsyncSession, form: HolderForm, caller: Principal) -> UserRole:
-        user = await holders.holder_of(session, form.email)
+        user = await get_user(session, form.user_id)
         return await holders.give_role(session, user, form.role_id, caller=caller)
 
     async def remove(self, session: AsyncSession, record: UserRole, caller: Principal) -> None:

@@ -6,7 +6,7 @@ from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.auth import Principal
-from backend.core.errors import Conflict, NotFound, Unprocessable
+from backend.core.errors import Conflict, Unprocessable
 from backend.core.events import emit
 from backend.core.models import key_of
 from backend.core.principals import forget
@@ -72,11 +72,3 @@ async def _change(session: AsyncSession, user: User, held: set[int], wanted: set
     forget(session, user_id)
     before, after = (sorted(roles[one].name for one in ids & roles.keys()) for ids in (held, wanted))
     await emit(session, (RolesGranted if given else RolesRevoked)(user_id=user_id, before=before, after=after))
-
-
-async def holder_of(session: AsyncSession, email: str) -> User:
-    """The account with this address."""
-    user = (await session.exec(select(User).where(User.email == email))).first()
-    if user is None:
-        raise NotFound("There is no account with this e-mail address")
-    return user

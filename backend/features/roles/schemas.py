@@ -7,7 +7,6 @@ from pydantic import Field, StringConstraints
 
 from backend.core.db import MAX_ID
 from backend.core.schemas import NO_NUL, TRIMMED, WHOLE, Input, Output, absent
-from backend.features.users.schemas import Email
 
 SCOPE = r"^[\x21\x23-\x5b\x5d-\x7e]+$"  # RFC 6749 §3.3: a scope-token
 
@@ -81,4 +80,4 @@ class HolderForm(Input):
     """The console's form that gives a role to a person."""
 
     role_id: RoleId
-    email: Email
+    user_id: Annotated[int, Field(ge=1, le=MAX_ID), WHOLE]

@@ -1,5 +1,6 @@
 """Accounts in the console."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -97,6 +98,7 @@ class SessionView(ConsoleView, model=UserSession):
     scope = "sessions"
     can_export = False  # they come and go
     removal = "Sign out", "The device has to sign in again.", "signed out"
+    belongs_to: ClassVar[Mapping[Any, str]] = {UserSession.user_id: "user"}
     name, name_plural = "Session", "Sessions"
     icon = "fa-solid fa-right-to-bracket"
     column_list: ClassVar[list[Any]] = [

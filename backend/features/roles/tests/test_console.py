@@ -101,16 +101,37 @@ async def test_a_role_is_given_by_address_and_taken_again(
 ) -> None:
     user, role = await make_user(email="ada@example.com"), await store_role(session, "Desk", "users:read")
     assert ">Desk</option>" in (await browser.get(f"{HOLDERS}/create")).text
-    data = {"role_id": str(role), "email": " Ada@Example.com "}
+    data = {"role_id": str(role), "user_id": " Ada@Example.com "}
     assert (await browser.post(f"{HOLDERS}/create", data=data)).status_code == 302
     held = (await session.exec(select(UserRole))).one()
     assert (held.user_id, held.role_id) == (user.id, role)
     again = await browser.post(f"{HOLDERS}/create", data=data)
     assert "This person holds this role already" in again.text
-    nobody = await browser.post(f"{HOLDERS}/create", data={**data, "email": "nobody@example.com"})
-    assert "There is no account with this e-mail address" in nobody.text
+    nobody = await browser.post(f"{HOLDERS}/create", data={**data, "user_id": "nobody@example.com"})
+    assert "There is no record, or not only one, of this name" in nobody.text
+    gone = await browser.post(f"{HOLDERS}/create", data={**data, "user_id": "2000000000"})
+    assert "There is no such" in gone.text
     assert (await act(browser, "user-role", "delete", held.id)).status_code == 303
     assert (await session.exec(select(UserRole.id))).all() == []
+
+
+async def test_the_person_is_looked_up_by_who_may_see_accounts(
+    browser: Browser, console: Console, make_user: MakeUser, session: AsyncSession
+) -> None:
+    ada = await make_user(email="ada@example.com")
+    form = await browser.get(f"{HOLDERS}/create?user_id={ada.id}")
+    assert f'value="ada@example.com ({ada.id})"' in form.text
+    assert 'data-lookup="http://localhost/admin/user/lookup"' in form.text
+    assert '<datalist id="user_id-suggestions">' in form.text
+    role = await store_role(session, "Desk", "console:enter", "role_holders:list", "role_holders:create")
+    data = {"role_id": str(role), "user_id": f"ada@example.com ({ada.id})"}
+    assert (await browser.post(f"{HOLDERS}/create", data=data)).status_code == 302
+    holder = await console(ada.email)
+    assert (await holder.get("/admin/user/lookup?q=ada")).status_code == 403
+    hidden = await holder.get(f"{HOLDERS}/create?user_id={ada.id}")
+    assert f'value="{ada.id}"' in hidden.text
+    again = await browser.post(f"{HOLDERS}/create", data={**data, "user_id": f"eve@example.com ({ada.id})"})
+    assert "There is no record, or not only one, of this name" in again.text
 
 
 async def test_holders_are_found_by_address_and_by_role(
@@ -193,8 +214,8 @@ async def test_nobody_rises_in_the_console(console: Console, make_user: MakeUser
             f"/admin/user/edit/{victim.id}",
             {**account, "email": victim.email, "role": "admin", "password": "Mine-1954-x"},
         ),
-        (f"{HOLDERS}/create", {"role_id": str(strong), "email": user.email}),
-        (f"{HOLDERS}/create", {"role_id": str(deputy), "email": victim.email}),
+        (f"{HOLDERS}/create", {"role_id": str(strong), "user_id": user.email}),
+        (f"{HOLDERS}/create", {"role_id": str(deputy), "user_id": victim.email}),
     ]
     for address, data in attempts:
         page = await browser.post(address, data=data)
@@ -202,7 +223,7 @@ async def test_nobody_rises_in_the_console(console: Console, make_user: MakeUser
         assert any(
             sentence in page.text for sentence in ("above your own", "may do more than you", "you do not hold yourself")
         ), address
-    data = {"role_id": str(deputy), "email": other.email}
+    data = {"role_id": str(deputy), "user_id": other.email}
     assert (await browser.post(f"{HOLDERS}/create", data=data)).status_code == 302
 
 
@@ -251,7 +272,10 @@ async def test_a_person_makes_a_role_and_gives_it(fresh_server: str, page: Any, 
     await page.get_by_role("link", name="Who holds this role").click()
     await page.goto(f"{fresh_server}/admin/user-role/create")
     await page.get_by_label("Role").select_option("Support desk")
-    await page.get_by_label("E-mail").fill("admin@example.com")
+    await page.get_by_label("Person").press_sequentially("adm")
+    suggested = page.locator("#user_id-suggestions option")
+    await suggested.wait_for(state="attached")
+    await page.get_by_label("Person").fill(await suggested.get_attribute("value"))
     await page.get_by_role("button", name="Save", exact=True).click()
     await page.get_by_role("link", name="admin@example.com", exact=True).wait_for()
     assert not await page.evaluate("document.documentElement.scrollWidth > window.innerWidth")

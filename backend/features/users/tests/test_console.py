@@ -316,7 +316,7 @@ async def test_an_edit_does_not_overwrite_what_somebody_else_changed_meanwhile(
     version = page.split('name="version" type="hidden" value="')[1].split('"')[0]
     await as_admin.patch(f"/api/v1/users/{user.id}", json={"full_name": "Meanwhile"})
     answer = await browser.post(f"/admin/user/edit/{user.id}", data={"email": user.email, "version": version})
-    assert answer.status_code == 400
+    assert answer.status_code == 409
     assert "Somebody else changed this record in the meantime" in answer.text
     await session.refresh(user)
     assert user.full_name == "Meanwhile"
