@@ -533,7 +533,7 @@ class Poisoner:
                 if keys := list(column.foreign_keys):
                     target = keys[0].column
                     values[column.name] = None if target.table is table else (await self.row(target.table))[target.name]
-                else:
+                elif column.name != "deleted_at":  # what is deleted is in no list
                     values[column.name] = value_for(column, number)
             await (await self.session.connection()).execute(table.insert().values(values))
             self.rows[table] = values
