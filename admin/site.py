@@ -25,6 +25,7 @@ from admin.guard import CatchAll, Guard
 from admin.history import Histories
 from admin.home import home_context
 from admin.importing import Imports
+from admin.list_editing import Editor, edit_list_route, editor_of
 from admin.lookups import Lookups
 from admin.messages import message_of
 from admin.records import Records
@@ -139,11 +140,17 @@ class Console(Records, Histories, Lookups, Admin):
         """What came of what the person did on the page before."""
         return message_of(request)
 
+    async def list_editor(self, request: Request, view: ConsoleView) -> Editor | None:
+        """The inputs in the cells of a list, if there are any for this person."""
+        return await editor_of(request, view)
+
     def add_view(self, view: type[Any]) -> None:
         super().add_view(view)
         added = self._views[-1]
         if isinstance(added, ConsoleView):
             routes = [action_route(added, action) for action in added.actions.values()]
+            if added.column_edit_list and added.can_edit:
+                routes.append(edit_list_route(self, added))
             self.admin.router.routes[:0] = routes  # SQLAdmin's have placeholders that would take them
 
     def neighbours(self, request: Request) -> dict[str, str]:

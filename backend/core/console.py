@@ -4,6 +4,7 @@ A view reads through SQLAdmin and writes through its feature's service: the rule
 What depends on SQLAdmin's inside is here, in `console_forms` and in the `admin` package.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import NoneType
@@ -13,8 +14,7 @@ import structlog
 from markupsafe import Markup
 from pydantic import BaseModel
 from sqladmin import BaseView, ModelView
-from sqladmin.pagination import Pagination
-from sqlalchemy import Select, String, cast, or_
+from sqlalchemy import Select, String, cast, func, or_
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -25,7 +25,9 @@ from wtforms import Field, Form
 
 from backend.core.auth import Permission, Principal, Rank
 from backend.core.console_actions import ConsoleActed, RecordAction, offered
+from backend.core.console_filters import Active, Control, Filter, active, conditions
 from backend.core.console_forms import VERSION, held_to, stated
+from backend.core.console_paging import Listing, Order, listing
 from backend.core.db import MAX_ID, Database
 from backend.core.errors import AppError, Forbidden, NotFound, of_database
 from backend.core.events import emit
@@ -116,11 +118,14 @@ class ConsoleView(ModelView):
     form_schema: ClassVar[type[BaseModel]]  # the API's own rules, applied to every form
     lookups: ClassVar[Mapping[str, str]] = {}  # fields of the form that refer to a record → the view that shows those
 
-    belongs_to: ClassVar[
-        Mapping[Any, str]
-    ] = {}  # columns that name a record → its view, whose pages show some of these
+    # Columns that name a record → its view, whose pages show some of these.
+    belongs_to: ClassVar[Mapping[Any, str]] = {}
 
     can_export = True  # the columns of the record's page; say False where nobody needs them as a file
+    filters: ClassVar[tuple[Filter, ...]] = ()  # of the list
+    prefix_searchable: ClassVar[tuple[Any, ...]] = ()  # of a large table: what a search begins with, by an index
+    column_edit_list: ClassVar[Sequence[Any]] = ()  # columns of the form that may be changed in the list
+
     create_template = edit_template = "sqladmin/form.html"
     page_size = 25
     page_size_options: ClassVar[list[int]] = [25, 50, 100]
@@ -290,25 +295,75 @@ class ConsoleView(ModelView):
         return statement
 
     def matching(self, request: Request) -> Select[Any]:
-        """What the address of the list asks for, whatever the page and the order."""
+        """What the address of the list asks for, whatever the page and the order. HTTPException for nonsense."""
+        term = self.search_term(request)
+        statement: Select[Any] = self.list_query(request).where(*conditions(self.filters, request.query_params))
+        if not term:
+            return statement
+        anywhere = not self.prefix_searchable or bool(request.query_params.get("anywhere"))
+        return self.search_query(statement, term, anywhere=anywhere)
+
+    def search_term(self, request: Request) -> str:
         term = request.query_params.get("search", "")
         if len(term) > SEARCH_MAX or "\x00" in term:  # PostgreSQL has no NUL
             raise HTTPException(400, "This cannot be searched for")
-        statement: Select[Any] = self.list_query(request)
-        return self.search_query(statement, term) if term else statement
+        return term
 
-    async def list(self, request: Request) -> Pagination:
-        self.matching(request)
-        return await super().list(request)
+    def search_query(self, stmt: Select[Any], term: str, *, anywhere: bool | None = None) -> Select[Any]:
+        """Records that contain the term as it stands; % and _ mean themselves (SQLAdmin: anything).
 
-    def search_query(self, stmt: Select[Any], term: str) -> Select[Any]:
-        """Records that contain the term as it stands; % and _ mean themselves (SQLAdmin: anything)."""
+        Where a view names what is `prefix_searchable`, those that begin with it, unless `anywhere`.
+        """
+        if self.prefix_searchable and not anywhere:
+            pattern = re.sub(r"[/%_]", r"/\g<0>", term) + "%"
+            # not ILIKE, which no index helps: both in lower case, as an index on that expression has it
+            begin = (func.lower(one).like(func.lower(pattern), escape="/") for one in self.prefix_searchable)
+            return stmt.where(or_(*begin))
         columns = (cast(getattr(self.model, name), String) for name in self._search_fields)
         return stmt.where(or_(*(column.icontains(term, autoescape=True) for column in columns)))
 
+    def filter_controls(self, request: Request) -> Sequence[Control]:
+        """The inputs of all filters, filled with what is asked."""
+        return [control for one in self.filters for control in one.controls(request.query_params, self._column_labels)]
+
+    def filters_asked(self, request: Request) -> Sequence[Active]:
+        return active(self.filters, request.query_params, self._column_labels)
+
+    def order(self, request: Request) -> Order:
+        """By what the list is sorted. The key decides between equals, or pages would overlap."""
+        name, descending = request.query_params.get("sortBy"), request.query_params.get("sort") == "desc"
+        if not name:
+            [(default, descending), *_] = self._get_default_sort()
+            name = self._get_prop_name(default)
+        elif name not in self._sort_fields:
+            raise HTTPException(400, "This cannot be sorted by")
+        return Order(getattr(self.model, name), getattr(self.model, self.pk_columns[0].key), descending)
+
     def sort_query(self, stmt: Select[Any], request: Request) -> Select[Any]:
-        """The key decides between equals, or pages would overlap."""
-        return super().sort_query(stmt, request).order_by(self.pk_columns[0])
+        return self.order(request).applied(stmt)
+
+    async def list(self, request: Request) -> Listing:  # type: ignore[override]
+        """One page, in two statements, however large the table (SQLAdmin counts all of it)."""
+        query = request.query_params
+        page_size = min(self.validate_page_number(query.get("pageSize"), self.page_size), max(self.page_size_options))
+        if page_size < 1:
+            raise HTTPException(400, "Invalid page or pageSize parameter")
+        statement = self.matching(request)
+        async with self.session_maker() as session:
+            return await listing(
+                session,
+                statement,
+                self.order(request),
+                page=self.validate_page_number(query.get("page"), 1),
+                page_size=page_size,
+                cursor=query.get("at", ""),
+                table=self.pk_columns[0].table.name if self._asks_for_all(request) else None,
+            )
+
+    def _asks_for_all(self, request: Request) -> bool:
+        """Whether the table's size is about that of the list."""
+        narrowed = self.search_term(request) or self.filters_asked(request) or self.shows_deleted(request)
+        return not narrowed and type(self).list_query is ConsoleView.list_query
 
     def validate_page_number(self, number: str | None, default: int) -> int:
         return min(super().validate_page_number(number, default), MAX_ID)

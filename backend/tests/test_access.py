@@ -85,7 +85,8 @@ def console_routes(app: FastAPI) -> Iterator[Entry]:
     for route in getattr(console, "routes", ()):
         if not isinstance(route, Route):
             continue
-        mine = route.endpoint.__module__ if route.endpoint.__module__ in pages else "admin"
+        of_a_view = views.get(route.path.split("/")[1], "admin")  # its actions have routes of their own
+        mine = route.endpoint.__module__ if route.endpoint.__module__ in pages else of_a_view
         for identity, module in views.items() if "{identity}" in route.path else [("", mine)]:
             path = "/admin" + route.path.replace("{identity}", identity).replace(":path", "")
             for method in sorted((route.methods or {"GET"}) - {"HEAD"}):

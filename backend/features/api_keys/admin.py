@@ -7,6 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.auth import Principal, Rank
 from backend.core.console import ConsoleView
+from backend.core.console_filters import DateRange, Filter, Related, YesNo
 from backend.features.api_keys import service
 from backend.features.api_keys.models import ApiKey
 from backend.features.users.service import get_user, may_manage
@@ -19,6 +20,12 @@ class ApiKeyView(ConsoleView, model=ApiKey):
     belongs_to: ClassVar[Mapping[Any, str]] = {ApiKey.user_id: "user"}
     removal = "Revoke", "Programs that use it are refused at once.", "revoked"
     name, name_plural = "API key", "API keys"
+    filters: ClassVar[tuple[Filter, ...]] = (
+        Related(ApiKey.user_id, "user"),
+        YesNo(ApiKey.revoked_at),
+        YesNo(ApiKey.last_used_at, "Ever used"),
+        DateRange(ApiKey.expires_at),
+    )
     icon = "fa-solid fa-key"
     column_list: ClassVar[list[Any]] = [
         ApiKey.id,

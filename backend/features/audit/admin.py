@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from backend.core.auth import Rank
 from backend.core.console import ConsoleView, show_nothing
+from backend.core.console_filters import Begins, DateRange, Filter, Related
 from backend.features.audit.models import AuditEntry
 from backend.features.audit.values import REDACTED
 
@@ -56,6 +57,11 @@ class AuditView(ConsoleView, model=AuditEntry):
     scope, sees = "audit", Rank.ADMIN
     belongs_to: ClassVar[Mapping[Any, str]] = {AuditEntry.actor_id: "user"}
     name, name_plural = "Audit entry", "Audit log"
+    filters: ClassVar[tuple[Filter, ...]] = (
+        Begins(AuditEntry.action),
+        Related(AuditEntry.actor_id, "user", "Who"),
+        DateRange(AuditEntry.at, "When"),
+    )
     icon = "fa-solid fa-clock-rotate-left"
     column_list: ClassVar[list[Any]] = [
         AuditEntry.id,

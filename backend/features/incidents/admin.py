@@ -11,6 +11,7 @@ from wtforms import SelectField, StringField, TextAreaField
 from backend.core.auth import Principal, Rank
 from backend.core.config import split_commas
 from backend.core.console import ConsoleView, show_nothing, show_time
+from backend.core.console_filters import Choice, DateRange, Filter, YesNo
 from backend.core.schemas import Input
 from backend.features.incidents import service
 from backend.features.incidents.models import Incident
@@ -42,6 +43,11 @@ class IncidentView(ConsoleView, model=Incident):
 
     scope, changes = "incidents", Rank.STAFF
     form_schema = IncidentForm
+    filters: ClassVar[tuple[Filter, ...]] = (
+        Choice(Incident.status, [(one, one.capitalize()) for one in get_args(Status)]),
+        YesNo(Incident.automatic),
+        DateRange(Incident.opened_at),
+    )
     icon = "fa-solid fa-triangle-exclamation"
     column_list: ClassVar[list[Any]] = [
         Incident.id,

@@ -11,6 +11,7 @@ from wtforms import DecimalField, TextAreaField
 from backend.core.auth import Principal, Rank
 from backend.core.console import ConsoleView, show_nothing
 from backend.core.console_actions import record_action
+from backend.core.console_filters import DateRange, Filter, NumberRange, Related
 from backend.features.items import service
 from backend.features.items.models import Item
 from backend.features.items.schemas import ItemIn
@@ -29,6 +30,14 @@ class ItemView(ConsoleView, model=Item):
     removal = "Delete", "It is gone from the store. It can be restored from the list of deleted items.", "deleted"
     form_schema = ItemIn
     belongs_to: ClassVar[Mapping[Any, str]] = {Item.owner_id: "user"}
+    filters: ClassVar[tuple[Filter, ...]] = (
+        NumberRange(Item.price),
+        NumberRange(Item.stock),
+        DateRange(Item.created_at),
+        Related(Item.owner_id, "user"),
+    )
+    prefix_searchable: ClassVar[tuple[Any, ...]] = (Item.name,)
+    column_edit_list: ClassVar[Sequence[Any]] = (Item.price, Item.stock)
     icon = "fa-solid fa-box"
     column_list: ClassVar[list[Any]] = [Item.id, Item.name, Item.price, Item.stock, Item.owner_id, Item.created_at]
     column_details_list: ClassVar[list[Any]] = [

@@ -10,9 +10,10 @@ from starlette.requests import Request
 
 from backend.core.auth import Principal
 from backend.core.console import ConsoleView
+from backend.core.console_filters import Choice, DateRange, Filter, NumberRange, Related
 from backend.core.models import utc_now
 from backend.features.lockout import service
-from backend.features.lockout.models import Throttle
+from backend.features.lockout.models import ACCOUNT, ADDRESS, PAIR, Throttle
 from backend.features.users.service import get_user, may_manage
 
 
@@ -24,6 +25,12 @@ class DelayView(ConsoleView, model=Throttle):
     belongs_to: ClassVar[Mapping[Any, str]] = {Throttle.user_id: "user"}
     removal = "Lift", "They may try to sign in again at once.", "lifted"
     name, name_plural = "Sign-in delay", "Sign-in delays"
+    filters: ClassVar[tuple[Filter, ...]] = (
+        Choice(Throttle.kind, [(kind, kind.capitalize()) for kind in (PAIR, ACCOUNT, ADDRESS)]),
+        Related(Throttle.user_id, "user"),
+        NumberRange(Throttle.failures),
+        DateRange(Throttle.blocked_until),
+    )
     icon = "fa-solid fa-hourglass-half"
     column_list: ClassVar[list[Any]] = [
         Throttle.id,

@@ -13,6 +13,7 @@ from wtforms import Field, Form, SelectField, SelectMultipleField
 
 from backend.core.auth import Permission, Principal
 from backend.core.console import ConsoleView, show_nothing
+from backend.core.console_filters import DateRange, Filter, Related
 from backend.core.console_lookup import LookupField
 from backend.features.roles import holders, service
 from backend.features.roles.models import Role, UserRole
@@ -162,6 +163,11 @@ class RoleHolderView(ConsoleView, model=UserRole):
     form_schema = HolderForm
     lookups: ClassVar[Mapping[str, str]] = {"user_id": "user"}
     belongs_to: ClassVar[Mapping[Any, str]] = {UserRole.user_id: "user", UserRole.role_id: "role"}
+    filters: ClassVar[tuple[Filter, ...]] = (
+        Related(UserRole.role_id, "role", "Role"),
+        Related(UserRole.user_id, "user"),
+        DateRange(UserRole.granted_at),
+    )
     name, name_plural = "Role holder", "Role holders"
     icon = "fa-solid fa-user-tag"
     column_list: ClassVar[list[Any]] = [

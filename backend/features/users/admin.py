@@ -9,6 +9,7 @@ from wtforms import EmailField, Field, PasswordField, SelectField
 from backend.core.auth import Principal
 from backend.core.console import ConsoleView
 from backend.core.console_actions import record_action
+from backend.core.console_filters import Choice, DateRange, Filter, Related, YesNo
 from backend.core.models import key_of
 from backend.features.users import service, sessions
 from backend.features.users.models import User, UserSession
@@ -22,6 +23,12 @@ class UserView(ConsoleView, model=User):
     scope = "users"
     removal_is_dangerous = True
     form_schema = UserForm
+    filters: ClassVar[tuple[Filter, ...]] = (
+        Choice(User.role, ROLES),
+        YesNo(User.is_active),
+        YesNo(User.email_verified_at, "E-mail verified"),
+        DateRange(User.created_at),
+    )
     icon = "fa-solid fa-users"
     column_list: ClassVar[list[Any]] = [User.id, User.email, User.full_name, User.role, User.is_active, User.created_at]
     column_details_list: ClassVar[list[Any]] = [*column_list, User.email_verified_at, User.updated_at, User.version]
@@ -100,6 +107,12 @@ class SessionView(ConsoleView, model=UserSession):
     removal = "Sign out", "The device has to sign in again.", "signed out"
     belongs_to: ClassVar[Mapping[Any, str]] = {UserSession.user_id: "user"}
     name, name_plural = "Session", "Sessions"
+    filters: ClassVar[tuple[Filter, ...]] = (
+        Related(UserSession.user_id, "user"),
+        Choice(UserSession.kind, [("token", "Token"), ("console", "Console")]),
+        DateRange(UserSession.last_seen_at),
+        DateRange(UserSession.expires_at),
+    )
     icon = "fa-solid fa-right-to-bracket"
     column_list: ClassVar[list[Any]] = [
         UserSession.id,

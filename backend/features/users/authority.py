@@ -54,10 +54,10 @@ async def principal_of(
     )
 
 
-async def note_seen(database: Database, session_id: int, last_seen: datetime) -> None:
+async def note_seen(database: Database, session_id: int, last_seen: datetime, *, every: timedelta = SEEN_EVERY) -> None:
     """Remember that a session is in use, some minutes exact."""
     now = utc_now()
-    if now - last_seen < SEEN_EVERY:
+    if now - last_seen < every:
         return
     async with database.session() as session:
         mine = col(UserSession.id) == session_id

@@ -1,7 +1,12 @@
-"""Console sessions: server-side, so that sign-out, deactivation and expiry work at once, whatever the cookie says."""
+"""Console sessions: server-side, so that sign-out, deactivation and expiry work at once, whatever the cookie says.
+
+Who is behind a cookie is kept for a moment, as for access tokens (`backend.core.principals`): what ends a session or
+changes what somebody may do is known at once in this process, and in others after `SECURITY__PRINCIPAL_CACHE_SECONDS`.
+"""
 
 import secrets
 from datetime import timedelta
+from functools import partial
 
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -11,8 +16,9 @@ from starlette.responses import Response
 from backend.core.auth import Principal, console_cookie
 from backend.core.errors import Forbidden, SecondFactorRequired, Unauthorized
 from backend.core.models import key_of, utc_now
+from backend.core.principals import Principals
 from backend.features.users import sessions
-from backend.features.users.authority import note_seen, principal_of
+from backend.features.users.authority import SEEN_EVERY, note_seen, principal_of
 from backend.features.users.models import User, UserSession
 from backend.features.users.permissions import CONSOLE
 from backend.features.users.settings import UsersSettings
@@ -69,6 +75,14 @@ class ConsoleSessions:
             return None
 
     async def resume(self, request: Request, session: AsyncSession, token: str) -> Principal | None:
+        principals: Principals = session.info["principals"]
+        try:
+            return await principals.find(f" console {token}", partial(self._look_up, request, session, token))
+        except Unauthorized:
+            return None
+
+    async def _look_up(self, request: Request, session: AsyncSession, token: str) -> tuple[Principal, float]:
+        """Whose token it is, and for how many seconds that need not be asked again. Unauthorized when it is no good."""
         now = utc_now()
         idle = timedelta(minutes=UsersSettings.current().console_idle_minutes)
         statement = (
@@ -83,13 +97,15 @@ class ConsoleSessions:
         )
         row = (await session.exec(statement)).first()
         if row is None:
-            return None
+            raise Unauthorized
         user, mine = row
         person = await principal_of(session, user, via="console", credential=mine.id, since=mine.created_at)
         if not person.may(CONSOLE):
-            return None
-        await note_seen(request.app.state.database, key_of(mine), mine.last_seen_at)
-        return person
+            raise Unauthorized
+        # Whoever goes on working is looked up, and seen, several times before the session would count as idle.
+        often = idle / 4
+        await note_seen(request.app.state.database, key_of(mine), mine.last_seen_at, every=min(SEEN_EVERY, often))
+        return person, min(mine.expires_at - now, mine.last_seen_at + idle - now, often).total_seconds()
 
     def is_recent(self, principal: Principal) -> bool:
         limit = timedelta(minutes=UsersSettings.current().recent_minutes)

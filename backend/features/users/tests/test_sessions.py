@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -427,13 +427,41 @@ async def test_who_is_seen_again_is_noted_some_minutes_exact(
 
 
 async def test_staff_who_do_nothing_sign_in_to_the_console_again(
-    console: Console, make_user: MakeUser, session: AsyncSession
+    app: FastAPI, console: Console, make_user: MakeUser, session: AsyncSession
 ) -> None:
     browser = await console((await make_user("staff")).email)
     assert (await browser.get("/admin/")).status_code == 200
     await session.exec(update(UserSession).values(last_seen_at=utc_now() - timedelta(minutes=61)))
     await session.commit()
+    app.state.principals.forget_all()  # an hour has passed
     assert (await browser.get("/admin/")).status_code in (302, 303)
+
+
+async def test_whoever_works_in_the_console_is_seen_often_enough_to_stay(
+    app: FastAPI,
+    console: Console,
+    make_user: MakeUser,
+    session: AsyncSession,
+    environment: Callable[..., None],
+    statements: Callable[[], AbstractContextManager[list[str]]],
+) -> None:
+    """Also where callers are kept for longer than a session may be idle for."""
+    app.state.principals.seconds, before = 10_000, app.state.principals.seconds
+    try:
+        environment(USERS__CONSOLE_IDLE_MINUTES="10")
+        browser = await console((await make_user("staff")).email)
+        await browser.get("/admin/")
+        moments = [moment for moment, one in app.state.principals._known.values() if one.via == "console"]
+        assert [0 < moment - time.monotonic() <= 150 for moment in moments] == [True]
+        three_minutes_ago = utc_now() - timedelta(minutes=3)
+        await session.exec(update(UserSession).values(last_seen_at=three_minutes_ago))
+        await session.commit()
+        app.state.principals.forget_all()
+        with statements() as sent:
+            assert (await browser.get("/admin/")).status_code == 200
+        assert [one for one in sent if one.startswith("UPDATE sessions SET last_seen_at")]
+    finally:
+        app.state.principals.seconds = before
 
 
 # --- other processes -----------------------------------------------------------------------------------------------
