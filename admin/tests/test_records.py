@@ -112,6 +112,7 @@ async def test_there_are_at_most_twenty_suggestions_in_a_bounded_number_of_state
     browser = await console((await make_user("admin")).email)
     session.add_all(User(email=f"many{number}@example.org", password_hash="!") for number in range(30))
     await session.commit()
+    await browser.get("/admin/")  # which makes the caller known
     with statements() as none:
         await browser.get("/admin/user/lookup")
     with statements() as many:
@@ -134,6 +135,7 @@ async def test_a_records_page_shows_the_newest_of_what_belongs_to_it(
 ) -> None:
     admin, user = await make_user("admin"), await make_user("user")
     browser = await console(admin.email)
+    await browser.get("/admin/")  # which makes the caller known
     with statements() as few:
         page = (await browser.get(f"/admin/user/details/{user.id}")).text
     section = page.split(">Sessions</h2>")[1].split("</section>")[0]
