@@ -54,7 +54,7 @@ async def test_an_import_with_an_error_then_fixed_and_an_export_opened(
     await page.get_by_role("button", name="Import 2 items").click()
     await page.get_by_text("2 items imported.").wait_for()
 
-    await page.goto(f"{fresh_server}/admin/item/list?search=lamp")
+    await page.goto(f"{fresh_server}/admin/item/list?search=IMPORTED+l")
     files = {}
     for name in ("CSV", "Excel (XLSX)", "JSON"):
         await page.locator("summary", has_text="Export").click()
