@@ -52,11 +52,12 @@ PATHS = {
     "search: found nowhere": f"{ITEMS}?limit=20&q=nowhere",
     "search, by page": f"{ITEMS}/paged?page_size=20&q=item+77",
 }
-# Pages of the console, whose first bound is 300 ms on two cores. The look-up of a related record belongs here, too.
+# Pages of the console, whose first bound is 300 ms on two cores.
 PAGES = {
     "console: list": "/admin/item/list",
     "console: names that begin so": "/admin/item/list?search=item+{middle}",
     "console: the last page": "/admin/item/list?at=last",
+    "console: suggestions of a look-up": "/admin/item/lookup?q=item+{middle}",
     "console: the last page by name": "/admin/item/list?sortBy=name&at=last",
     "console: the last page by price": "/admin/item/list?sortBy=price&at=last",
     "console: of one owner": "/admin/item/list?f_owner_id=77",

@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.features.audit.models import AuditEntry
 from backend.features.users.models import User
-from backend.testing import PASSWORD, Console, MakeUser, new_client
+from backend.testing import PASSWORD, Console, MakeUser, axe, new_client
 
 Statements = Callable[[], AbstractContextManager[list[str]]]
 
@@ -279,6 +279,7 @@ async def test_a_person_edits_with_a_conflict_and_restores_from_the_history(fres
     await page.get_by_role("button", name="Save", exact=True).click()
     await page.get_by_role("heading", name="Changed by admin@example.com").wait_for()
     await page.get_by_role("row", name="Name Hers His").wait_for()
+    assert await axe(page) == []
     await page.set_viewport_size({"width": 360, "height": 740})
     assert not await page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
     await page.get_by_role("button", name="Save mine over it").click()
@@ -290,8 +291,10 @@ async def test_a_person_edits_with_a_conflict_and_restores_from_the_history(fres
     assert not (await utc.text_content() or "").endswith(" UTC")
     await page.get_by_role("link", name="History").click()
     assert not await page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+    assert await axe(page) == []
     await page.get_by_role("link", name="Restore as before this").first.click()
     await page.get_by_role("heading", name="as it was before that change").wait_for()
+    assert await axe(page) == []
     await page.get_by_text("Hers").wait_for()
     await page.get_by_role("button", name="Restore", exact=True).click()
     await page.get_by_text("User is as it was before that change.").wait_for()

@@ -8,7 +8,7 @@ from typing import Any
 import openpyxl
 import pytest
 
-from backend.testing import PASSWORD
+from backend.testing import PASSWORD, axe
 
 ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
 WRONG = "name,price,stock\nImported lamp,cheap,3\nImported chair,45,1\n"
@@ -42,6 +42,7 @@ async def test_an_import_with_an_error_then_fixed_and_an_export_opened(
     await page.get_by_role("button", name="Preview").click()
     await page.get_by_text("one thing has to be corrected").wait_for()
     await page.get_by_role("cell", name="cheap").wait_for()
+    assert await axe(page) == []
     assert not await is_too_wide()
     assert [one for one in problems if "400" not in one] == []  # Chromium tells of every such answer
     problems.clear()
@@ -50,6 +51,7 @@ async def test_an_import_with_an_error_then_fixed_and_an_export_opened(
     await page.get_by_label("CSV file").set_input_files(file)
     await page.get_by_role("button", name="Preview").click()
     await page.get_by_text("2 items would be created").wait_for()
+    assert await axe(page) == []
     assert not await is_too_wide()
     await page.get_by_role("button", name="Import 2 items").click()
     await page.get_by_text("2 items imported.").wait_for()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backend.testing import PASSWORD
+from backend.testing import PASSWORD, axe
 
 WIDTHS = {"desk": 1280, "phone": 360}
 
@@ -30,3 +30,16 @@ async def test_a_price_is_changed_in_the_list(live_server: str, page: Any, size:
     await page.get_by_role("button", name="Save changes in the list").click()
     await page.get_by_text("1 item saved.").wait_for()
     assert await page.get_by_label(f"Price of Vase for the {size}").input_value() == "5.00"
+    assert await axe(page) == []
+
+    await page.get_by_label("Select all on this page").check()
+    delete = page.get_by_role("button", name="Delete", exact=True)
+    await delete.click()
+    await page.get_by_role("heading", name=f"Delete “Vase for the {size}”?").wait_for()
+    assert await axe(page) == []
+    await delete.click()
+    await page.get_by_text("1 item deleted.").wait_for()
+    assert "f_price_from=1" in page.url
+    await page.get_by_role("link", name="Deleted", exact=True).click()
+    await page.get_by_role("link", name=f"Vase for the {size}", exact=True).wait_for()
+    assert await axe(page) == []
