@@ -290,6 +290,7 @@ async def test_a_person_edits_with_a_conflict_and_restores_from_the_history(fres
     assert (await utc.get_attribute("title") or "").endswith(" UTC")
     assert not (await utc.text_content() or "").endswith(" UTC")
     await page.get_by_role("link", name="History").click()
+    await page.get_by_role("heading", name="History of").wait_for()
     assert not await page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
     assert await axe(page) == []
     await page.get_by_role("link", name="Restore as before this").first.click()

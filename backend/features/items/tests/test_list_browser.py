@@ -32,7 +32,7 @@ async def test_a_price_is_changed_in_the_list(live_server: str, page: Any, size:
     assert await page.get_by_label(f"Price of Vase for the {size}").input_value() == "5.00"
     assert await axe(page) == []
 
-    await page.get_by_label("Select all on this page").check()
+    await page.get_by_label(f"Select Vase for the {size}").check()
     delete = page.get_by_role("button", name="Delete", exact=True)
     await delete.click()
     await page.get_by_role("heading", name=f"Delete “Vase for the {size}”?").wait_for()
