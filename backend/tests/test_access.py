@@ -82,11 +82,17 @@ def console_routes(app: FastAPI) -> Iterator[Entry]:
     contributed = [view for one in app.state.registry.features for view in one.admin]
     views = {view.identity: view.__module__ for view in contributed if view.is_model}
     pages = {view.__module__ for view in contributed if not view.is_model}
+    added = {  # to the views of other features
+        f"/{identity}/action/{action.name}": f"backend.features.{one.name}.actions"
+        for one in app.state.registry.features
+        for identity, actions in (one.record_actions or {}).items()
+        for action in actions
+    }
     for route in getattr(console, "routes", ()):
         if not isinstance(route, Route):
             continue
         of_a_view = views.get(route.path.split("/")[1], "admin")  # its actions have routes of their own
-        mine = route.endpoint.__module__ if route.endpoint.__module__ in pages else of_a_view
+        mine = route.endpoint.__module__ if route.endpoint.__module__ in pages else added.get(route.path, of_a_view)
         for identity, module in views.items() if "{identity}" in route.path else [("", mine)]:
             path = "/admin" + route.path.replace("{identity}", identity).replace(":path", "")
             for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
