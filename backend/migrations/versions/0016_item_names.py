@@ -21,4 +21,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
-        op.execute("DROP INDEX ix_items_name_lower")
+        # The table may have been dropped meanwhile, with the feature, and made again without it.
+        op.execute("DROP INDEX IF EXISTS ix_items_name_lower")

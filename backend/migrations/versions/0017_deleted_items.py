@@ -28,7 +28,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
-        op.execute("DROP INDEX ix_users_email_lower")
+        op.execute("DROP INDEX IF EXISTS ix_users_email_lower")
     with op.batch_alter_table("items", schema=None) as batch_op:
         batch_op.drop_index("ix_items_deleted_at")
         batch_op.drop_column("deleted_at")
