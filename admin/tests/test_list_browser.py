@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from admin.tests.test_browser import ON_VIOLATION, SIZES, is_wider_than_the_window
-from backend.testing import PASSWORD
+from admin.tests.test_browser import ON_VIOLATION, SIZES, is_wider_than_the_window, sign_in
 
 
 @pytest.mark.browser
@@ -17,10 +16,7 @@ async def test_a_person_filters_a_list_and_clears_the_filters(live_server: str, 
     await page.add_init_script(ON_VIOLATION)
     await page.set_viewport_size(SIZES[size])
     await page.goto(f"{live_server}/admin/")
-    await page.get_by_label("E-mail address").fill("admin@example.com")
-    await page.get_by_label("Password").fill(PASSWORD)
-    await page.get_by_role("button", name="Sign in").click()
-    await page.get_by_role("heading", name="Console").wait_for()
+    await sign_in(page)
 
     await page.goto(f"{live_server}/admin/user/list?search=example.com")
     await page.locator("summary", has_text="Filters").click()
