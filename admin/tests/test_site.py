@@ -141,3 +141,9 @@ async def test_without_a_feature_that_signs_in_there_is_no_console(make_app: Cal
 def test_our_templates_and_scripts_load_nothing_from_elsewhere() -> None:
     for path in (*HERE.glob("templates/**/*.html"), *HERE.glob("static/*")):
         assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", path.read_text()) == [], path
+
+
+async def test_every_panel_of_the_home_page_can_be_read(console: Console, make_user: MakeUser) -> None:
+    page = (await (await console((await make_user("admin")).email)).get("/admin/")).text
+    assert "New accounts by day" in page
+    assert "This could not be read just now" not in page
