@@ -7,13 +7,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from fastapi import FastAPI
+from sqlmodel import col, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.charts import drawn, sparkline
+from backend.core.models import utc_now
 from backend.core.status import Block, Panel, Window, share
 
 log = structlog.get_logger(__name__)
@@ -64,3 +68,13 @@ async def sections_of(app: FastAPI, panels: Sequence[Panel], window: Window) -> 
     """One after the other, each on what is left of the time: a page takes one connection, not one for each of them."""
     until = time.monotonic() + PATIENCE
     return [await _section(app, panel, window, until - time.monotonic()) for panel in panels]
+
+
+async def made_by_day(session: AsyncSession, created: Any, days: int = 30) -> tuple[list[datetime], list[int]]:
+    """The last days, today the last of them, and how many rows came on each, by the column that says when."""
+    today = utc_now().replace(hour=0, minute=0, second=0)
+    shown = [today - timedelta(days=ago) for ago in reversed(range(days))]
+    day = func.date(created)
+    statement = select(day, func.count()).where(col(created) >= shown[0]).group_by(day)
+    found = {str(on): many for on, many in (await session.exec(statement)).all()}
+    return shown, [found.get(f"{one:%Y-%m-%d}", 0) for one in shown]

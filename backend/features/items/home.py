@@ -1,27 +1,18 @@
 """Items, on the console's first page."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from fastapi import FastAPI
-from sqlmodel import col, func, select
 
-from backend.core.models import utc_now
+from backend.core.panels import made_by_day
 from backend.core.status import Block, Chart, Line, Panel, Stat, Stats, Window, number
 from backend.core.words import _
 from backend.features.items.models import Item
 
-DAYS = 30
-
 
 async def _read(app: FastAPI, _window: Window) -> Sequence[Block]:
-    today = utc_now().replace(hour=0, minute=0, second=0)
-    days = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
-    made = func.date(Item.created_at)
     async with app.state.database.session(reading=True) as session:
-        by_day = select(made, func.count()).where(col(Item.created_at) >= days[0]).group_by(made)
-        new = {str(day): many for day, many in (await session.exec(by_day)).all()}
-    counts = [new.get(f"{day:%Y-%m-%d}", 0) for day in days]
+        days, counts = await made_by_day(session, Item.created_at)
     stats = [
         Stat(label=_("New items today"), value=number(counts[-1])),
         Stat(label=_("In the last 7 days"), value=number(sum(counts[-7:]))),
