@@ -7,7 +7,7 @@ happened) is not. That a caller does not wait any more makes nothing unsure: the
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class GuardedSession(OrmSession):
         try:
             super().commit()
         except BaseException:  # cancelled, too
-            _do_what_waited(self, unsure=True)
+            do_what_waited(self, unsure=True)
             raise
 
 
@@ -63,22 +63,27 @@ class CommittingSession(AsyncSession):
     async def commit(self) -> None:
         if self.new or self.dirty or self.deleted:
             await self.flush()  # this may still be given up
-        if not self.info.get("after_commit"):
+        if self.info.get("after_commit"):
+            await carried_through(super().commit())
+        else:
             await super().commit()
-            return
-        committing = asyncio.create_task(super().commit())
-        try:
-            await asyncio.shield(committing)
-        except asyncio.CancelledError:
-            asyncio.get_running_loop().call_later(PATIENCE, committing.cancel)
-            while not committing.done():
-                with suppress(asyncio.CancelledError):  # cancelled once more, and it goes on all the same
-                    await asyncio.wait({committing})
-            raise
 
 
-class ReadingSession(CommittingSession):
-    """Opens when something asks more of it than single statements, which are asked of `engine`; None: it must open."""
+async def carried_through(commit: Coroutine[Any, Any, None]) -> None:
+    """It ends before its caller does, even if that is cancelled meanwhile."""
+    committing = asyncio.create_task(commit)
+    try:
+        await asyncio.shield(committing)
+    except asyncio.CancelledError:
+        asyncio.get_running_loop().call_later(PATIENCE, committing.cancel)
+        while not committing.done():
+            with suppress(asyncio.CancelledError):  # cancelled once more, and it goes on all the same
+                await asyncio.wait({committing})
+        raise
+
+
+class LateSession(CommittingSession):
+    """Opens when something asks more of it than what can be asked of `engine` itself; None: it must open."""
 
     def __init__(self, engine: Engine | None, options: Callable[[], dict[str, Any]]) -> None:
         self.engine = engine
@@ -91,9 +96,16 @@ class ReadingSession(CommittingSession):
     def __getattr__(self, name: str) -> Any:
         if self.opened:
             raise AttributeError(name)
+        self.open()
+        return getattr(self, name)
+
+    def open(self) -> None:
         self.engine = None
         super().__init__(**self._options())
-        return getattr(self, name)
+
+
+class ReadingSession(LateSession):
+    """For routes that only read: single statements are asked of the engine."""
 
 
 @event.listens_for(OrmSession, "before_flush")
@@ -119,12 +131,17 @@ def after_commit(session: AsyncSession | OrmSession, action: Callable[[], object
 
     `if_unsure`: also when nobody knows whether it has committed. It must do no harm then if it has not.
     """
-    inner = session if isinstance(session, OrmSession) else session.sync_session
-    waiting = Waiting(action, if_unsure, inner.get_nested_transaction())
+    if isinstance(session, LateSession) and not session.opened:
+        savepoint = None
+    else:
+        inner = session if isinstance(session, OrmSession) else session.sync_session
+        savepoint = inner.get_nested_transaction()
+    waiting = Waiting(action, if_unsure, savepoint)
     session.info.setdefault("after_commit", []).append(waiting)
 
 
-def _do_what_waited(session: OrmSession, *, unsure: bool = False) -> None:
+def do_what_waited(session: AsyncSession | OrmSession, *, unsure: bool = False) -> None:
+    """`unsure`: only what is to be done even then."""
     with ExitStack() as all_of_them:  # whatever becomes of one
         for one in reversed(session.info.pop("after_commit", [])):
             if one.if_unsure or not unsure:
@@ -147,7 +164,7 @@ def _note_write(session: OrmSession, _context: object) -> None:
 def _committed(session: OrmSession) -> None:
     if not session.in_nested_transaction():  # else a savepoint is released
         session.info.pop("wrote", None)
-        _do_what_waited(session)
+        do_what_waited(session)
 
 
 @event.listens_for(OrmSession, "after_rollback")

@@ -24,6 +24,7 @@ from backend.core.commits import CommittingSession, ConsoleSession, ReadingSessi
 from backend.core.config import BadSetting, DatabaseSettings
 from backend.core.ping import ping_briefly
 from backend.core.pool import FairPool
+from backend.core.writing_session import WritingSession
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -232,6 +233,13 @@ class Database:
         options = self._options(reading=True)
         return {**self._sessions.kw, **options, "info": {**options["info"], "reads": True}}
 
+    def writing_session(self) -> AsyncSession:
+        """One for writing that goes a short way for new records (`store`), where asyncpg is the driver."""
+        engine, kind = self._writing, self._sessions.kw["sync_session_class"]
+        if self.family != "postgresql" or not isinstance(engine, AsyncEngine) or kind is not RequestSession:
+            return self.session()
+        return WritingSession(engine.sync_engine, {**self._sessions.kw, **self._options(reading=False)})
+
     async def at_once(
         self, first: Callable[[AsyncSession], Awaitable[T]], second: Callable[[AsyncSession], Awaitable[U]]
     ) -> tuple[T, U]:
@@ -329,7 +337,10 @@ async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]
     """One session per request, committed at its edge: after the route returned, before the client hears of it."""
     database: Database = connection.app.state.database
     deferred: DeferredCommit | None = connection.scope.get("state", {}).get("deferred_commit")
-    session = database.session(reading=connection.scope.get("method") in SAFE_METHODS)
+    if connection.scope.get("method") in SAFE_METHODS:
+        session = database.session(reading=True)
+    else:
+        session = database.writing_session()
     try:
         yield session
         if deferred is not None and deferred.session is None:

@@ -4,15 +4,13 @@ SQLAlchemy's own ping takes three on asyncpg (BEGIN, `;`, ROLLBACK), and waits f
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, cast
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-FRESH = 1.0  # seconds for which a connection that worked is taken to work: no busy one is pinged
+from backend.core.pool import FairPool
 
 # By driver: what asks, and what drops the connection without a word to the server. asyncpg's `execute` speaks the
 # simple protocol, which leaves nothing behind in PgBouncer.
@@ -25,7 +23,7 @@ PINGS: dict[str, tuple[Callable[[Any], Awaitable[object]], str]] = {
 def ping_briefly(engine: AsyncEngine, seconds: float, *, always: bool) -> None:
     """Have the engine's pool ask so when it pings (`pool_pre_ping`)."""
     ask, drop = PINGS[engine.dialect.driver]
-    used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+    pool = cast("FairPool", engine.pool)  # the one that replaces it knows what it knows
 
     async def answers(connection: Any) -> bool:
         try:
@@ -37,12 +35,12 @@ def ping_briefly(engine: AsyncEngine, seconds: float, *, always: bool) -> None:
         return True
 
     def do_ping(connection: Any) -> bool:
-        fresh = not always and time.monotonic() - used.get(connection.driver_connection, 0) < FRESH
+        fresh = not always and pool.is_fresh(connection.driver_connection)
         return fresh or bool(connection.run_async(answers))
 
     @event.listens_for(engine.sync_engine, "checkin")
     def note_use(connection: Any, _record: Any) -> None:
         if connection is not None:
-            used[connection.driver_connection] = time.monotonic()
+            pool.note_use(connection.driver_connection)
 
     engine.sync_engine.dialect.do_ping = do_ping  # type: ignore[method-assign,assignment]

@@ -1,25 +1,31 @@
-"""A connection pool in which who waits longest is served first.
+"""A connection pool in which who waits longest is served first, and which lends connections without a greenlet.
 
 SQLAlchemy's own lets newcomers take what has been given back before those who wait for it have been woken: under load
 some wait for hundreds of times as long as others, and being woken in vain costs more than the statement. Who waits for
 a connection that could not be opened would wait to the end, too, though there is room for another.
+
+A connection in SQLAlchemy's way costs more than a short statement on it: `lend` is for those who speak to the driver.
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.pool.base import _ConnectionRecord
-from sqlalchemy.util.concurrency import await_only
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
 from backend.core.figures import Figure
 
 T = TypeVar("T")
+
+FRESH = 1.0  # seconds for which a connection that worked is taken to work
 
 
 class FairQueue(QueueCommon[T]):
@@ -68,12 +74,17 @@ class FairQueue(QueueCommon[T]):
             raise Empty
         return self._items.pop() if self.use_lifo else self._items.popleft()
 
+    def put_first(self, item: T) -> None:
+        """It is what `get_nowait` returns, if that is asked at once."""
+        self._items.appendleft(item)
+
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         if block and not self._items:
-            return await_only(self._wait(timeout))
+            return await_only(self.wait(timeout))
         return self.get_nowait()
 
-    async def _wait(self, seconds: float | None) -> T:
+    async def wait(self, seconds: float | None) -> T:
+        """What somebody puts in; Empty when nobody does in time."""
         loop, began = asyncio.get_running_loop(), time.perf_counter()
         mine: asyncio.Future[T] = loop.create_future()
         self._waiting.append(mine)
@@ -100,6 +111,65 @@ class FairPool(AsyncAdaptedQueuePool):
     _queue_class = FairQueue[ConnectionPoolEntry]
     _pool: FairQueue[ConnectionPoolEntry]
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # `time.monotonic()` of its last use, by the driver's connection
+        self.worked: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    async def lend(self) -> ConnectionPoolEntry | None:
+        """A connection that worked a moment ago; None when SQLAlchemy has to open one, or to look whether it works.
+
+        To be given back by `take_back`, or by `drop`. sqlalchemy.exc.TimeoutError when none becomes free in time.
+        """
+        queue = self._pool
+        if not queue.empty():
+            entry = queue.get_nowait()
+        elif self._overflow < self._max_overflow:
+            return None
+        else:
+            try:
+                entry = await queue.wait(self._timeout)
+            except Empty:
+                raise PoolTimeout(f"all {self.limit} connections were in use for {self._timeout} s") from None
+        if self._works(entry):
+            return entry
+        queue.put_first(entry)
+        return None
+
+    def _works(self, entry: ConnectionPoolEntry) -> bool:
+        if cast("_ConnectionRecord", entry)._is_hard_or_soft_invalidated():  # noqa: SLF001
+            return False
+        young = self._recycle < 0 or time.time() - cast("_ConnectionRecord", entry).starttime < self._recycle
+        return young and self.is_fresh(entry.driver_connection)
+
+    def is_fresh(self, connection: Any) -> bool:
+        """Whether the driver's connection has worked within the last second: no busy one is pinged."""
+        return time.monotonic() - self.worked.get(connection, -FRESH) < FRESH
+
+    def note_use(self, connection: Any) -> None:
+        """The driver's connection works."""
+        self.worked[connection] = time.monotonic()
+
+    async def take_back(self, entry: ConnectionPoolEntry) -> None:
+        """One that was lent, with nothing left to roll back."""
+        self.note_use(entry.driver_connection)
+        if self._pool.hand_over(entry):
+            return
+        if self._pool.full():  # one too many: it is closed
+            await greenlet_spawn(self._do_return_conn, entry)
+        else:
+            self._pool.put_nowait(entry)
+
+    def drop(self, entry: ConnectionPoolEntry, why: BaseException) -> None:
+        """One that was lent, and of which nobody knows what is still to come on it: another takes its place."""
+        entry.invalidate(why)
+        self._do_return_conn(entry)
+
+    def hand_to_next(self, entry: ConnectionPoolEntry) -> None:
+        """One that was lent, as it is, for SQLAlchemy, which is asked for a connection at once."""
+        self.note_use(entry.driver_connection)
+        self._pool.put_first(entry)
+
     def _dec_overflow(self) -> Literal[True]:
         """The place of a connection that could not be opened, or was closed, goes to who waits: they open another."""
         return True if self._pool.hand_over(_ConnectionRecord(self, connect=False)) else super()._dec_overflow()
@@ -108,6 +178,7 @@ class FairPool(AsyncAdaptedQueuePool):
         """What an engine that was disposed of goes on with: it has waited before."""
         fresh = cast("Self", super().recreate())
         fresh.queue.waits, fresh.queue.waited = self.queue.waits, self.queue.waited
+        fresh.worked = self.worked
         return fresh
 
     @property

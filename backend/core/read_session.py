@@ -5,7 +5,6 @@ statement that its replica did not answer. Without replicas it is the request's 
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from backend.core.auth import current_principal
 from backend.core.commits import READS_ONLY, ReadingSession, RequestSession, after_commit
 from backend.core.db import Database
 from backend.core.errors import Unavailable, of_database
-from backend.core.prepared import NotAnswered, Prepared, straight
+from backend.core.prepared import Prepared, straight
 from backend.core.replicas import Replica, Replicas
 from backend.core.replication import NEVER
 from backend.core.writers import Writers
@@ -54,8 +53,12 @@ async def rows(session: AsyncSession, statement: Question, parameters: Parameter
     A session that reads borrows its connection for this one statement. Others, which may have written what is looked
     for, use the one that they have.
     """
-    if isinstance(session, ReadingSession) and session.engine:
-        return await greenlet_spawn(_ask, session.engine, statement, parameters)
+    if isinstance(session, ReadingSession) and (engine := session.engine):
+        if isinstance(statement, Prepared) and engine.dialect.driver == "asyncpg":
+            found = await straight(engine, statement, parameters or {})
+            if found is not None:
+                return found
+        return await greenlet_spawn(_ask, engine, statement, parameters)
     return await session.run_sync(_rows, statement, parameters)
 
 
@@ -70,13 +73,9 @@ def _rows(session: OrmSession, statement: Question, parameters: Parameters | Non
 
 
 def _ask(engine: Engine, statement: Question, parameters: Parameters | None) -> Sequence[Any]:
-    if isinstance(statement, Prepared):
-        if engine.dialect.driver == "asyncpg":
-            with suppress(NotAnswered):  # it is asked again, by which the error gets SQLAlchemy's words
-                return straight(engine, statement, parameters or {})
-        statement = statement.statement
+    asked = statement.statement if isinstance(statement, Prepared) else statement
     with engine.connect() as connection:
-        return connection.execute(statement, parameters).all()
+        return connection.execute(asked, parameters).all()
 
 
 class ReplicatedSession(RequestSession):

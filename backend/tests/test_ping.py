@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import event, text
 
-from backend.core import ping
+from backend.core import pool
 from backend.core.config import DatabaseSettings
 from backend.core.db import Database, sync_engine
 
@@ -38,7 +38,7 @@ async def test_a_connection_that_works_is_kept(database: Database, database_name
 async def test_one_that_the_server_ended_is_replaced_without_an_error(
     database: Database, database_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ping, "FRESH", 0)  # as if it had rested for a while
+    monkeypatch.setattr(pool, "FRESH", 0)  # as if it had rested for a while
     first = await who(database, database_name)
     engine = sync_engine(DatabaseSettings(url=database.url.render_as_string(hide_password=False)))
     with engine.connect() as connection:

@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 MOST_UNSENT = 1000  # tags; more of them are remembered as everything
 SILENCE = 1.0  # seconds without a message, after which a sign of life is asked for, and has as long to come
 PAUSE = 0.3  # seconds between tries
+TOGETHER = 0.01  # seconds: what comes sooner after a message goes with the next, or each write would cost one
 
 
 class Invalidations:
@@ -78,6 +79,7 @@ class Invalidations:
             self._wake.clear()
             try:
                 await self.flush()
+                await asyncio.sleep(TOGETHER)
             except Exception as exc:  # this task must not end: what is not sent is looked up past Redis
                 if not isinstance(exc, RedisAway):
                     log.exception("cache_invalidation_not_sent")

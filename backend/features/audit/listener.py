@@ -4,12 +4,12 @@ Both write in the session's own transaction: an entry is stored exactly when wha
 (`session.exec(update(…))`) pass by the listener: whoever writes one that matters emits an event.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Column, Insert, event, insert
-from sqlalchemy.orm import Mapper, object_mapper
+from sqlalchemy.orm import Mapper, class_mapper, object_mapper
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm.attributes import get_history, instance_dict
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
@@ -21,6 +21,7 @@ from backend.core.auth import current_principal
 from backend.core.events import SecurityEvent
 from backend.core.masking import masked
 from backend.core.models import SecretText, utc_now
+from backend.core.writing_session import RecordStored, store
 from backend.features.audit.models import AuditEntry
 from backend.features.audit.values import REDACTED, UNKNOWN, shown
 from backend.features.users.models import User
@@ -83,8 +84,7 @@ def _edited(record: Any, mapper: Mapper[Any]) -> Changes:
     return changes
 
 
-def _whole(record: Any, mapper: Mapper[Any], *, gone: bool) -> Changes:
-    held = instance_dict(record)
+def _whole(held: Mapping[str, Any], mapper: Mapper[Any], *, gone: bool) -> Changes:
     values = ((name, held.get(name), secret) for name, secret in _columns(mapper))
     return {
         name: _pair(value, None, secret=secret) if gone else _pair(None, value, secret=secret)
@@ -99,11 +99,31 @@ def _written(session: OrmSession) -> Iterator[tuple[str, Any, Mapper[Any], Chang
     for verb, records in groups:
         for record in records:
             mapper = object_mapper(record)
-            if not getattr(mapper.class_, "__audited__", True):
+            if not _is_audited(mapper.class_):
                 continue
-            changes = _edited(record, mapper) if verb == "updated" else _whole(record, mapper, gone=verb == "deleted")
+            held = instance_dict(record)
+            changes = _edited(record, mapper) if verb == "updated" else _whole(held, mapper, gone=verb == "deleted")
             if changes or verb != "updated":
                 yield verb, record, mapper, changes
+
+
+def _is_audited(model: type) -> bool:
+    return getattr(model, "__audited__", True)
+
+
+def _entry(verb: str, mapper: Mapper[Any], key: Iterable[Any], changes: Changes, now: dict[str, Any]) -> dict[str, Any]:
+    table = str(mapper.local_table)
+    subject = {"subject_type": table, "subject_id": ",".join(map(str, key))[:100]}
+    return {"action": f"{table}.{verb}", "changes": changes, "details": {}, **subject, **now}
+
+
+async def note_stored(session: AsyncSession, stored: RecordStored) -> None:
+    """Write down a record that was stored past the flush."""
+    if _is_audited(stored.model):
+        mapper = class_mapper(stored.model)
+        key = [stored.values[str(column.key)] for column in mapper.primary_key]
+        changes = _whole(stored.values, mapper, gone=False)
+        await store(session, AuditEntry, **_entry("created", mapper, key, changes, circumstances()))
 
 
 @cache
@@ -121,9 +141,6 @@ def note_flush(session: OrmSession, _context: object) -> None:
     entries = []
     for verb, record, mapper, changes in _written(session):
         now = now or circumstances()
-        table = str(mapper.local_table)
-        key = ",".join(str(part) for part in mapper.primary_key_from_instance(record))
-        subject = {"subject_type": table, "subject_id": key[:100]}
-        entries.append({"action": f"{table}.{verb}", "changes": changes, "details": {}, **subject, **now})
+        entries.append(_entry(verb, mapper, mapper.primary_key_from_instance(record), changes, now))
     if entries:
         session.connection().execute(_insert(), entries if len(entries) > 1 else entries[0])  # one takes a shorter way

@@ -17,6 +17,7 @@ from backend.core.paging import PageQuery, Total, paged
 from backend.core.prepared import Prepared
 from backend.core.read_session import rows
 from backend.core.schemas import columns_of
+from backend.core.writing_session import store
 from backend.features.items.figures import CREATED
 from backend.features.items.models import Item
 from backend.features.items.schemas import ItemIn, ItemOut
@@ -76,10 +77,9 @@ async def get_own_item(session: AsyncSession, item_id: int, *, caller: Principal
 
 async def create_item(
     session: AsyncSession, *, owner_id: int, name: str, price: Decimal, description: str = "", stock: int = 0
-) -> Item:
-    item = Item(owner_id=owner_id, name=name, price=price, description=description, stock=stock)
-    session.add(item)
-    await session.flush()
+) -> Any:
+    """Put an item up for sale; returns it, or a row of its columns."""
+    item = await store(session, Item, owner_id=owner_id, name=name, price=price, description=description, stock=stock)
     invalidate(session, "items")
     CREATED.add(session)
     return item

@@ -1,0 +1,256 @@
+"""`store` goes a short way on PostgreSQL, and means what `session.add` and `flush` mean, in whatever company."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlmodel import SQLModel, col, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from backend.core.commits import after_commit
+from backend.core.config import DatabaseSettings
+from backend.core.db import Database, family
+from backend.core.errors import Unavailable, of_database
+from backend.core.writing_session import RecordStored, WritingSession, store
+from backend.features.users.models import User
+
+
+@pytest.fixture
+async def database(committed_database_url: str) -> AsyncIterator[Database]:
+    database = Database(DatabaseSettings(url=committed_database_url, pool_size=2, max_overflow=0, pool_timeout=0.5))
+    async with database.engine.connect() as connection:  # from now on one is lent, as it has just worked
+        await connection.execute(text("SELECT 1"))
+    yield database
+    assert "Current Checked out connections: 0" in database.engine.pool.status()
+    await database.close()
+
+
+@pytest.fixture
+def straight(database: Database) -> Database:
+    if family(database.url) != "postgresql":
+        pytest.skip("the others go SQLAlchemy's way")
+    return database
+
+
+def somebody() -> dict[str, Any]:
+    return {"email": f"{secrets.token_hex(8)}@example.com", "password_hash": "!"}
+
+
+async def count(database: Database, *people: dict[str, Any]) -> int:
+    emails = [one["email"] for one in people]
+    async with database.session(reading=True) as session:
+        return (await session.exec(select(func.count()).where(col(User.email).in_(emails)))).one()
+
+
+def has_opened(session: AsyncSession) -> bool:
+    assert isinstance(session, WritingSession)
+    return session.opened
+
+
+async def backend_pid(session: WritingSession) -> int:
+    return int(await session._lent.driver_connection.fetchval("SELECT pg_backend_pid()"))  # type: ignore[union-attr]
+
+
+async def end(database: Database, pid: int) -> None:
+    other = Database(DatabaseSettings(url=database.url.render_as_string(hide_password=False)))
+    async with other.engine.connect() as connection:
+        await connection.execute(text(f"SELECT pg_terminate_backend({pid})"))
+    await other.close()
+
+
+async def test_what_is_stored_is_there_after_the_commit_as_if_it_had_been_added(database: Database) -> None:
+    one, other = somebody(), somebody()
+    async with database.writing_session() as session:
+        stored = await store(session, User, **one, full_name="Ada")
+        assert await count(database, one) == 0 or family(database.url) == "sqlite"
+        await session.commit()
+    async with database.session() as session:
+        session.add(added := User(**other, full_name="Ada"))
+        await session.flush()
+        await session.commit()
+    async with database.session(reading=True) as session:
+        rows = [(await session.get_one(User, record.id)).model_dump() for record in (stored, added)]
+    mine, others = ({**row, "id": 0, "email": "", "created_at": 0, "updated_at": 0} for row in rows)
+    assert mine == others
+    assert {name: getattr(stored, name) for name in rows[0]} == rows[0]
+
+
+async def test_it_asks_postgresql_nothing_else(straight: Database) -> None:
+    session = straight.writing_session()
+    await store(session, User, **somebody())
+    await session.commit()
+    assert not has_opened(session)
+
+
+async def test_without_a_commit_nothing_is_stored(database: Database) -> None:
+    person = somebody()
+    async with database.writing_session() as session:
+        await store(session, User, **person)
+    assert await count(database, person) == 0
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_what_the_session_does_afterwards_is_in_the_same_transaction(database: Database, commits: bool) -> None:
+    one, other = somebody(), somebody()
+    async with database.writing_session() as session:
+        stored = await store(session, User, **one)
+        found = await session.get_one(User, stored.id)  # it is seen, and may be changed
+        found.full_name = "Changed"
+        session.add(User(**other))
+        await session.flush()
+        third = await store(session, User, **(last := somebody()))
+        assert third.id > stored.id
+        if commits:
+            await session.commit()
+    assert await count(database, one, other, last) == (3 if commits else 0)
+
+
+async def test_a_session_that_is_open_already_goes_on_as_ever(database: Database) -> None:
+    one, other = somebody(), somebody()
+    async with database.writing_session() as session:
+        session.add(User(**one))
+        await store(session, User, **other)
+        await session.commit()
+    assert await count(database, one, other) == 2
+
+
+async def test_what_waits_for_the_commit_is_done_once_and_only_then(database: Database) -> None:
+    done: list[str] = []
+    async with database.writing_session() as session:
+        after_commit(session, lambda: done.append("before"))
+        await store(session, User, **somebody())
+        after_commit(session, lambda: done.append("after"))
+        assert done == []
+        await session.commit()
+        assert done == ["before", "after"]
+        await session.commit()
+    async with database.writing_session() as session:
+        after_commit(session, lambda: done.append("never"))
+        await store(session, User, **somebody())
+    assert done == ["before", "after"]
+
+
+async def test_who_listens_is_told_of_it_and_may_store_more_in_the_same_transaction(straight: Database) -> None:
+    other = somebody()
+    told: list[tuple[type[SQLModel], Any]] = []
+
+    async def listen(session: AsyncSession, stored: RecordStored) -> None:
+        told.append((stored.model, stored.values["full_name"]))
+        if len(told) == 1:
+            await store(session, User, **other)
+
+    straight.info["handlers"] = {RecordStored: (listen,)}
+    async with straight.writing_session() as session:
+        await store(session, User, **somebody(), full_name="First")
+    assert told == [(User, "First"), (User, "")]
+    assert await count(straight, other) == 0
+
+
+async def test_a_clash_has_sqlalchemys_words_and_stores_nothing(database: Database) -> None:
+    one, other = somebody(), somebody()
+    async with database.writing_session() as session:
+        await store(session, User, **one)
+        await session.commit()
+    async with database.writing_session() as session:
+        await store(session, User, **other)
+        with pytest.raises(IntegrityError):
+            await store(session, User, **one)
+    assert await count(database, other) == 0
+
+
+async def test_a_missing_value_is_an_error_of_ours(straight: Database) -> None:
+    async with straight.writing_session() as session:
+        with pytest.raises(TypeError, match="password_hash is missing"):
+            await store(session, User, email="a@example.com")
+
+
+async def test_a_connection_that_was_lost_before_is_replaced(straight: Database) -> None:
+    async with straight.writing_session() as session:
+        await store(session, User, **somebody())
+        assert isinstance(session, WritingSession)
+        pid = await backend_pid(session)
+        await session.commit()
+    await end(straight, pid)
+    person = somebody()
+    async with straight.writing_session() as session:
+        await store(session, User, **person)
+        await session.commit()
+    assert await count(straight, person) == 1
+
+
+@pytest.mark.parametrize("then", ["insert", "commit"])
+async def test_a_connection_that_is_lost_meanwhile_is_an_outage(straight: Database, then: str) -> None:
+    person, done = somebody(), list[str]()
+    async with straight.writing_session() as session:
+        await store(session, User, **person)
+        after_commit(session, lambda: done.append("mailed"))
+        after_commit(session, lambda: done.append("invalidated"), if_unsure=True)
+        assert isinstance(session, WritingSession)
+        await end(straight, await backend_pid(session))
+        with pytest.raises(DBAPIError) as failed:
+            await (session.commit() if then == "commit" else store(session, User, **somebody()))
+    assert isinstance(of_database(failed.value), Unavailable)
+    assert done == (["invalidated"] if then == "commit" else [])
+    assert await count(straight, person) == 0
+
+
+async def test_who_gives_up_stores_nothing(straight: Database) -> None:
+    first, second = somebody(), somebody()
+    async with straight.engine.begin() as blocking:
+        await blocking.execute(text("LOCK TABLE users IN EXCLUSIVE MODE"))
+
+        async def wait() -> None:
+            async with straight.writing_session() as session:
+                await store(session, User, **first)
+                await session.commit()
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0.2)  # it has been sent
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    async with straight.writing_session() as session:
+        await store(session, User, **second)
+        await session.commit()
+    assert await count(straight, first, second) == 1
+
+
+async def test_a_commit_is_carried_through_though_nobody_waits_for_it_any_more(straight: Database) -> None:
+    person, done = somebody(), list[str]()
+    session = straight.writing_session()
+    await store(session, User, **person)
+    after_commit(session, lambda: done.append("told"))
+    committing = asyncio.create_task(session.commit())
+    await asyncio.sleep(0)
+    committing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    assert done == ["told"]
+    assert await count(straight, person) == 1
+
+
+async def test_a_wait_for_a_connection_has_an_end(straight: Database) -> None:
+    async with straight.engine.connect(), straight.engine.connect():
+        with pytest.raises(PoolTimeout) as failed:
+            await store(straight.writing_session(), User, **somebody())
+    assert isinstance(of_database(failed.value), Unavailable)
+
+
+async def test_many_at_once_are_all_stored(straight: Database) -> None:
+    people = [somebody() for _ in range(40)]
+
+    async def one(person: dict[str, Any], number: int) -> None:
+        async with straight.writing_session() as session:
+            await store(session, User, **person)
+            if number % 3 == 0:
+                await session.exec(select(User.id).limit(1))
+            if number % 4:
+                await session.commit()
+
+    await asyncio.gather(*(one(person, number) for number, person in enumerate(people)))
+    assert await count(straight, *people) == 30
