@@ -191,7 +191,7 @@ def mount(app: FastAPI) -> None:
     logging.getLogger("sqladmin.application").addFilter(_is_news)
     added = registry.record_actions
     contributed = [view for feature in registry.features for view in feature.admin]
-    for view in sorted(contributed, key=lambda view: not view.is_model):  # tables first, then pages
+    for view in sorted(contributed, key=lambda view: (not view.is_model, bool(view.category))):  # tables, pages, groups
         # SQLAdmin writes the session maker onto the view class: each app gets a class of its own.
         mine = types.new_class(view.__name__, (view,))
         if issubclass(mine, ConsoleView):

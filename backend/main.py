@@ -154,6 +154,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.outside = Outside(settings.outside, app.state.breakers)
     app.state.redis = redis.connect(settings.redis)
     app.state.cache = Cache(settings, app.state.redis, app.state.breakers, vary=registry.credential_headers)
+    app.state.cache.listeners.append(app.state.principals.heard)
     app.state.database.info["cache"] = app.state.cache
     sticky = settings.database.replica_sticky_seconds
     writers = Writers(sticky, app.state.redis, app.state.breakers, prefix=settings.redis.prefix)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import email.policy
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -599,6 +601,15 @@ def running_server(**variables: str) -> Iterator[str]:
             process.wait(timeout=40)
         finally:
             process.kill()
+
+
+def memory_of(port: int) -> float:
+    """Megabytes of the `running_server` on this port, read from /proc."""
+    children = Path(f"/proc/{os.getpid()}/task/{threading.main_thread().native_id}/children").read_text().split()
+    [process] = [pid for pid in children if f"PORT={port}\0" in Path(f"/proc/{pid}/environ").read_text()]
+    resident = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    assert resident
+    return int(resident[1]) / 1024
 
 
 @contextmanager

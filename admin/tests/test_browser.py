@@ -115,6 +115,7 @@ ADDRESSES = (
     "",
     "account",
     "second-factor",
+    "log-level",
     "search?search=example",
     "user/list",
     "user/list?search=nobody",

@@ -1,13 +1,9 @@
 """Exports from a real server: its memory while it sends a long one, and what becomes of those that nobody reads."""
 
-import os
-import re
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -18,7 +14,7 @@ from admin.exporting import AT_ONCE
 from backend.core.db import sync_url
 from backend.core.models import utc_now
 from backend.features.users.models import User
-from backend.testing import PASSWORD, PASSWORD_HASH, run_alembic, running_server, temporary_database
+from backend.testing import PASSWORD, PASSWORD_HASH, memory_of, run_alembic, running_server, temporary_database
 
 USERS = 60_000
 MEGABYTES = 50  # that an export may take, however long it is
@@ -48,15 +44,6 @@ def browser(server: str) -> Iterator[httpx2.Client]:
         form = {"username": "admin@example.com", "password": PASSWORD}
         assert browser.post("/admin/login", data=form).status_code == 303
         yield browser
-
-
-def memory_of(port: int) -> float:
-    """Megabytes of the server on this port, a child of ours."""
-    children = Path(f"/proc/{os.getpid()}/task/{threading.main_thread().native_id}/children").read_text().split()
-    [process] = [pid for pid in children if f"PORT={port}\0" in Path(f"/proc/{pid}/environ").read_text()]
-    resident = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
-    assert resident
-    return int(resident[1]) / 1024
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ A view reads through SQLAdmin and writes through its feature's service: the rule
 What depends on SQLAdmin's inside is here, in `console_forms` and in the `admin` package.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import NoneType
@@ -14,7 +13,7 @@ import structlog
 from markupsafe import Markup
 from pydantic import BaseModel
 from sqladmin import BaseView, ModelView
-from sqlalchemy import Select, String, cast, func, or_
+from sqlalchemy import Select, String, cast, or_
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -27,6 +26,7 @@ from backend.core.auth import Permission, Principal, Rank
 from backend.core.console_actions import ConsoleActed, RecordAction, offered
 from backend.core.console_filters import Active, Control, Filter, active, conditions
 from backend.core.console_forms import VERSION, held_to, stated
+from backend.core.console_lookup import begins
 from backend.core.console_paging import Listing, Order, listing
 from backend.core.db import MAX_ID, Database
 from backend.core.errors import AppError, Forbidden, NotFound, of_database
@@ -315,10 +315,7 @@ class ConsoleView(ModelView):
         Where a view names what is `prefix_searchable`, those that begin with it, unless `anywhere`.
         """
         if self.prefix_searchable and not anywhere:
-            pattern = re.sub(r"[/%_]", r"/\g<0>", term) + "%"
-            # not ILIKE, which no index helps: both in lower case, as an index on that expression has it
-            begin = (func.lower(one).like(func.lower(pattern), escape="/") for one in self.prefix_searchable)
-            return stmt.where(or_(*begin))
+            return stmt.where(or_(*(begins(one, term) for one in self.prefix_searchable)))
         columns = (cast(getattr(self.model, name), String) for name in self._search_fields)
         return stmt.where(or_(*(column.icontains(term, autoescape=True) for column in columns)))
 
@@ -370,8 +367,9 @@ class ConsoleView(ModelView):
 
 
 class ConsolePage(BaseView):
-    """A page of a feature's own, for everybody who is signed in to the console: one method, under SQLAdmin's `@expose`.
+    """A page of a feature's own: one method, under SQLAdmin's `@expose`.
 
+    For everybody who is signed in to the console, or for whom `is_accessible` lets in: the menu and the route ask it.
     Its templates are named from the features' folder on: `two_factor/templates/page.html`.
     """
 

@@ -1,22 +1,26 @@
 """Callers known already: a credential that was verified a moment ago is not looked up again.
 
 What changes an account calls `forget` for it, which works at once in this process, after the commit. Other processes
-hear nothing and forget by time: `SECURITY__PRINCIPAL_CACHE_SECONDS` bounds for how long they may go on.
+are told through Redis, the way they are told of cached answers. Where there is none, or it is away, they forget by
+time: `SECURITY__PRINCIPAL_CACHE_SECONDS` bounds for how long they may go on, whatever they have heard.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.auth import Principal
+from backend.core.cache import invalidate
+from backend.core.cache.local import EVERYTHING
 from backend.core.commits import after_commit
 
 LookUp = Callable[[], Awaitable[tuple[Principal, float | None]]]
 
 SIZE = 10_000  # callers; the one unseen for longest makes room
+PERSON, EVERYBODY = "person:", "everybody"  # what processes tell each other: a tag without cached answers
 
 
 class Principals:
@@ -96,12 +100,21 @@ class Principals:
         self._known.clear()
         self._of.clear()
 
+    def heard(self, tags: Iterable[str]) -> None:
+        """Another process has forgotten these; of everything, when something may have been missed."""
+        for tag in tags:
+            if tag in (EVERYBODY, EVERYTHING):
+                self.forget_all()
+            elif tag.startswith(PERSON):
+                self.forget(int(tag.removeprefix(PERSON)))
+
 
 def forget(session: AsyncSession, user_id: int) -> None:
     """When this session commits: what this person may do has changed, or one of their credentials has ended."""
     principals: Principals | None = session.info.get("principals")
     if principals is not None:
         after_commit(session, lambda: principals.forget(user_id), if_unsure=True)
+        invalidate(session, f"{PERSON}{user_id}")
 
 
 def forget_all(session: AsyncSession) -> None:
@@ -109,3 +122,4 @@ def forget_all(session: AsyncSession) -> None:
     principals: Principals | None = session.info.get("principals")
     if principals is not None:
         after_commit(session, principals.forget_all, if_unsure=True)
+        invalidate(session, EVERYBODY)

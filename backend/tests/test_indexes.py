@@ -239,6 +239,8 @@ PAGES = [
     "item/list?search=Item+777&sortBy=name&sort=desc",
     "item/list?sortBy=name&at=last",
     "item/list?f_owner_id=7",
+    "item/lookup?q=item+777",
+    "user/lookup?q=Person777",
     "user/list?at=last",
     "user/list?sortBy=created_at&sort=desc",
     "user/list?f_role=staff",

@@ -40,7 +40,7 @@ class Invalidations:
         url: str,
         *,
         timeout: float,
-        heard: Callable[[Iterable[str]], object],
+        heard: Callable[[list[str]], object],
         changed: Callable[[bool], object],
     ) -> None:
         self.shared = shared

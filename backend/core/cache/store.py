@@ -55,15 +55,16 @@ class Cache:
         self.local = Local(self.settings.max_bytes, self.settings.max_entry_bytes)
         self.shared: Shared | None = None
         self.invalidations: Invalidations | None = None
+        self.listeners: list[Callable[[Iterable[str]], object]] = [self.forget]  # to what other processes say
         self._flights: dict[str, Flight] = {}
-        if client is not None and self.settings.enabled:
+        if client is not None:
             (secret, *_) = settings.security.keys_for("cache")
             self.shared = Shared(client, breakers, prefix=settings.redis.prefix, secret=secret)
             self.invalidations = Invalidations(
                 self.shared,
                 settings.redis.url,
                 timeout=settings.redis.timeout,
-                heard=self.forget,
+                heard=self._heard,
                 changed=self._listening_changed,
             )
 
@@ -97,9 +98,13 @@ class Cache:
                 del self._flights[key]
         return self.local.drop_tagged(tags)
 
+    def _heard(self, tags: list[str]) -> None:
+        for listener in self.listeners:
+            listener(tags)
+
     def _listening_changed(self, listening: bool) -> None:
         if listening:
-            self.forget([EVERYTHING])
+            self._heard([EVERYTHING])
         else:
             self.local.shorten(self.settings.away_seconds)
 

@@ -160,7 +160,7 @@ async def rotate_key(
 
 
 async def revoke_key(session: AsyncSession, key: ApiKey) -> None:
-    """From now on it opens nothing; other processes hear of it within `SECURITY__PRINCIPAL_CACHE_SECONDS`."""
+    """From now on it opens nothing; without Redis, other processes learn of it by time (`core/principals.py`)."""
     if key.revoked_at is not None:
         return
     key.revoked_at = utc_now()

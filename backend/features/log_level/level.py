@@ -11,11 +11,15 @@ from typing import get_args
 import structlog
 from fastapi import FastAPI
 from redis.asyncio import Redis
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core import logging
+from backend.core.commits import after_commit
 from backend.core.config import LogLevel, Settings
+from backend.core.events import emit
 from backend.core.housekeeping import regularly
 from backend.core.redis import RedisAway, guarded
+from backend.features.log_level.events import LogLevelChanged
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +122,12 @@ def levels_of(app: FastAPI) -> Levels:
         app.state.log_levels = Levels(app)
     levels: Levels = app.state.log_levels
     return levels
+
+
+async def change(session: AsyncSession, levels: Levels, *, level: LogLevel, seconds: int) -> None:
+    """When this session commits, so not without its record."""
+    await emit(session, LogLevelChanged(level=level, seconds=seconds))
+    after_commit(session, lambda: levels.ask_for(level, seconds))
 
 
 async def _look(app: FastAPI) -> None:

@@ -2,4 +2,5 @@
 
 from backend.core.auth import Permission, Rank
 
-PERMISSIONS = (Permission(name="logs:manage", summary="See and change the level of the log", rank=Rank.ADMIN),)
+MANAGE = "logs:manage"
+PERMISSIONS = (Permission(name=MANAGE, summary="See and change the level of the log", rank=Rank.ADMIN),)

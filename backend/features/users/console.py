@@ -1,7 +1,7 @@
 """Console sessions: server-side, so that sign-out, deactivation and expiry work at once, whatever the cookie says.
 
 Who is behind a cookie is kept for a moment, as for access tokens (`backend.core.principals`): what ends a session or
-changes what somebody may do is known at once in this process, and in others after `SECURITY__PRINCIPAL_CACHE_SECONDS`.
+changes what somebody may do is known at once in this process, and in others within moments, if there is a Redis.
 """
 
 import secrets
