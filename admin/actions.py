@@ -1,10 +1,15 @@
-"""Doing something to selected records: a page that asks for confirmation, then all of them at once, or none."""
+"""Doing something to selected records: a page that asks for confirmation, then all of them at once, or none.
+
+More than one transaction should hold are done in the background, where a feature does that.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from sqladmin.authentication import login_required
+from sqlalchemy import Select, func, select
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,7 +20,7 @@ from admin.consequences import consequences
 from admin.messages import redirect_with
 from backend.core.auth import ConsoleSignIn
 from backend.core.console import AT_ONCE, ConsoleView, Refused, record_id, refusal
-from backend.core.console_actions import RecordAction
+from backend.core.console_actions import LongAction, RecordAction, StartsLongActions
 from backend.core.console_forms import text_fields
 from backend.core.db import Database
 from backend.core.feature import Registry
@@ -26,11 +31,16 @@ WRONG_PASSWORD = "This is not your password"  # noqa: S105  a message
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """What was selected. `query`: of the list's address, to which the person returns."""
+    """What was selected. `query`: of the list's address, to which the person returns.
+
+    Of more than `AT_ONCE`, `ids` are the first, and `keys` selects them all.
+    """
 
     ids: Sequence[int]
-    matching: bool
+    total: int
     query: str
+    keys: Select[Any] | None = None
+    up_to: int = 0  # the highest key; what is made while the person decides is not meant
 
 
 def asking_for(request: Request, query: str) -> Request:
@@ -47,19 +57,48 @@ async def _chosen(request: Request, view: ConsoleView, form: FormData) -> Chosen
     """HTTPException when nothing was selected, or too much."""
     query = urlencode(parse_qsl(str(form.get("query", ""))[:2000]))
     if form.get("matching"):
-        key = view.pk_columns[0]
-        statement = view.matching(asking_for(request, query)).with_only_columns(key).order_by(key).limit(AT_ONCE + 1)
-        async with view.session_maker() as session:
-            ids: Sequence[int] = list((await session.execute(statement)).scalars())
-        if len(ids) > AT_ONCE:
-            raise HTTPException(400, f"More than {AT_ONCE:,} records match. Narrow the list down first")
-    else:
-        one = request.query_params.get("pk")
-        texts = [one] if one else [str(text) for text in form.getlist("pks")]
-        ids = list(dict.fromkeys(record_id(text) for text in texts))
+        return await _matching(request, view, query, str(form.get("up_to", "")))
+    one = request.query_params.get("pk")
+    texts = [one] if one else [str(text) for text in form.getlist("pks")]
+    ids = list(dict.fromkeys(record_id(text) for text in texts))
+    return Chosen(ids=_some(ids), total=len(ids), query=query)
+
+
+def _some(ids: Sequence[int]) -> Sequence[int]:
     if not 0 < len(ids) <= AT_ONCE:
         raise HTTPException(400, f"Select at least one record, and no more than {AT_ONCE:,}")
-    return Chosen(ids=ids, matching=bool(form.get("matching")), query=query)
+    return ids
+
+
+async def _matching(request: Request, view: ConsoleView, query: str, up_to: str) -> Chosen:
+    """All that the list shows, on whatever page. HTTPException when there are none, or more than can be done."""
+    key = view.pk_columns[0]
+    keys: Select[Any] = view.matching(asking_for(request, query)).with_only_columns(key)
+    if up_to:
+        keys = keys.where(key <= record_id(up_to))
+    async with view.session_maker() as session:
+        ids: Sequence[int] = list((await session.execute(keys.order_by(key).limit(AT_ONCE + 1))).scalars())
+        if len(ids) <= AT_ONCE:
+            return Chosen(ids=_some(ids), total=len(ids), query=query)
+        if request.app.state.registry.long_actions is None:
+            raise HTTPException(400, f"More than {AT_ONCE:,} records match. Narrow the list down first")
+        found = keys.subquery()
+        total, highest = (await session.execute(select(func.count(), func.max(found.c[0])).select_from(found))).one()
+    return Chosen(ids=ids[:SHOWN], total=total, query=query, keys=keys, up_to=highest)
+
+
+async def _do(request: Request, view: ConsoleView, action: RecordAction, chosen: Chosen) -> Response:
+    """Do it, or have it done; the page that says so. Refused."""
+    starts: StartsLongActions | None = request.app.state.registry.long_actions
+    if chosen.keys is None or starts is None:
+        await view.act(request, action, chosen.ids)
+        url = str(request.url_for("admin:list", identity=view.identity).replace(query=chosen.query))
+        return redirect_with(request, url, f"{counted(view, chosen.total)} {action.done}.")
+    label = f"{action.label} {view.name_plural.lower()}"
+    asked = LongAction(
+        view=view.identity, action=action.name, label=label, query=chosen.query, total=chosen.total, up_to=chosen.up_to
+    )
+    return redirect_with(request, await starts(request, asked), "This runs in the background; you may leave the page.")
 
 
 def action_route(view: ConsoleView, action: RecordAction) -> Route:
@@ -75,12 +114,9 @@ def action_route(view: ConsoleView, action: RecordAction) -> Route:
         if form.get("confirmed"):
             try:
                 await _prove(request, action, str(form.get("password", "")))
-                await view.act(request, action, chosen.ids)
+                return await _do(request, view, action, chosen)
             except Refused as refused:
                 problem, status = str(refused), refused.status
-            else:
-                url = request.url_for("admin:list", identity=view.identity).replace(query=chosen.query)
-                return redirect_with(request, str(url), f"{counted(view, len(chosen.ids))} {action.done}.")
         return await _ask(request, view, action, chosen, problem, status)
 
     async def endpoint(request: Request) -> Response:
@@ -131,13 +167,14 @@ async def _ask(
         except Exception as exc:
             raise HTTPException((refused := refusal(exc)).status, str(refused)) from exc
         ends = action.name == _ends(view)
-        takes = await consequences(session, view.model, chosen.ids, _names(request)) if ends else []
+        which = chosen.ids if chosen.keys is None else chosen.keys
+        takes = await consequences(session, view.model, which, _names(request)) if ends else []
     context = {
         "model_view": view,
         "action": action,
         "chosen": chosen,
         "records": records,
-        "what": f"“{records[0]}”" if len(chosen.ids) == 1 else counted(view, len(chosen.ids)),
+        "what": f"“{records[0]}”" if chosen.total == 1 else counted(view, chosen.total),
         "consequences": takes,
         "blocked": any(one.blocks for one in takes),
         "asks_password": _asks_password(request, action),

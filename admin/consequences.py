@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Table
+from sqlalchemy import Column, ForeignKey, Select, Table
 from sqlmodel import SQLModel, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -40,11 +41,11 @@ def _called(table: Table, names: Mapping[str, str]) -> str:
 
 
 async def consequences(
-    session: AsyncSession, model: type[SQLModel], ids: Sequence[int], names: Mapping[str, str]
+    session: AsyncSession, model: type[SQLModel], ids: Sequence[int] | Select[Any], names: Mapping[str, str]
 ) -> list[Consequence]:
     """One statement for each column that refers to this table; what refers to nobody is left out.
 
-    `names`: what the console calls tables.
+    `ids`: the records' keys, or what selects them. `names`: what the console calls tables.
     """
     found = []
     for column, key in _referring(model.__table__):  # type: ignore[attr-defined]

@@ -171,6 +171,7 @@ def mount(app: FastAPI) -> None:
     settings: Settings = app.state.settings
     database: Database = app.state.database
     registry: Registry = app.state.registry
+    app.state.console_views = {}  # by identity, for what is done apart from requests
     if registry.console_sign_in is None:
         return
     permissions = PermissionBackend()
@@ -198,3 +199,4 @@ def mount(app: FastAPI) -> None:
             mine.actions = {**added.get(mine.identity, {}), **mine.actions}
             permissions.views[mine.identity] = mine
         console.add_view(mine)
+    app.state.console_views |= {view.identity: view for view in console.views if isinstance(view, ConsoleView)}

@@ -68,6 +68,7 @@ os.environ["API_KEYS__STORE_USE_SECONDS"] = "3600"  # nothing writes into a test
 os.environ["ANALYTICS__FLUSH_SECONDS"] = "3600"  # nor this
 os.environ["PROCESSES__REPORT_SECONDS"] = "3600"  # nor this
 os.environ["INCIDENTS__PROBE_SECONDS"] = "3600"  # nor reads there
+os.environ["CONSOLE_JOBS__POLL_SECONDS"] = "3600"  # nor this: tests say when
 os.environ["LOAD_SHEDDING__LAG_SECONDS"] = "3600"  # a test that keeps the loop busy, or turns the clock, is no overload
 
 

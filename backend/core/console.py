@@ -23,7 +23,7 @@ from starlette.responses import Response
 from wtforms import Field, Form
 
 from backend.core.auth import Permission, Principal, Rank
-from backend.core.console_actions import ConsoleActed, RecordAction, offered
+from backend.core.console_actions import RecordAction, acted, offered
 from backend.core.console_filters import Active, Control, Filter, active, conditions
 from backend.core.console_forms import VERSION, held_to, stated
 from backend.core.console_lookup import begins
@@ -257,7 +257,8 @@ class ConsoleView(ModelView):
         async def work(session: AsyncSession) -> None:
             for record in await self.load_all(session, ids):
                 await action.run(self, session, record, caller)
-            await emit(session, ConsoleActed(view=self.identity, done=action.name, ids=ids))
+            for piece in acted(self.identity, action.name, ids):
+                await emit(session, piece)
 
         await _write(request, work)
 

@@ -4,7 +4,7 @@
     async def deactivate(self, session: AsyncSession, record: User, caller: Principal) -> None: ...
 
 In a view, it becomes a button on the record and above the list, and a permission: `users:deactivate`. It is run for all
-that were selected in one transaction, or for none of them.
+that were selected in one transaction, or for none of them; for very many, record by record (`Feature.long_actions`).
 
 A feature adds actions to another one's view by `Feature.record_actions = {"user": (RecordAction(…),)}`, with a
 permission of its own.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import Request
 
 from backend.core.auth import Principal, Rank
 from backend.core.events import SecurityEvent
@@ -22,6 +23,8 @@ from backend.core.events import SecurityEvent
 # The view, a session that is committed afterwards, a record, and who asks.
 Run = Callable[[Any, AsyncSession, Any, Principal], Awaitable[None]]
 F = TypeVar("F", bound=Run)
+
+TOLD_AT_ONCE = 80  # ids in one event: the audit log cuts values at 1,000 characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,22 @@ def offered(view: type) -> Iterator[RecordAction]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LongAction:
+    """One for more records than a transaction should hold: all that a list's query finds, up to a key."""
+
+    view: str  # its identity
+    action: str  # its name
+    label: str  # "Deactivate users"
+    query: str  # of the list's address
+    total: int  # records that match now
+    up_to: int  # the highest of their keys: what is made later is not meant
+
+
+# Begins it, for the person whose request this is; returns the address of a page that shows how far it is.
+StartsLongActions = Callable[[Request, LongAction], Awaitable[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConsoleActed(SecurityEvent):
     """Somebody did something to several records at once. What changed in each is told apart."""
 
@@ -69,3 +88,9 @@ class ConsoleActed(SecurityEvent):
     view: str
     done: str
     ids: Sequence[int]
+
+
+def acted(view: str, done: str, ids: Sequence[int]) -> Iterator[ConsoleActed]:
+    """Who does something to many records tells it in pieces that a log keeps whole."""
+    for start in range(0, len(ids), TOLD_AT_ONCE):
+        yield ConsoleActed(view=view, done=done, ids=ids[start : start + TOLD_AT_ONCE])

@@ -1,6 +1,9 @@
 """What is known about the request being served, for code that has no request at hand: errors, log lines, events."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -51,3 +54,14 @@ def base_url() -> str:
     """Where the caller reached us, as the Host header says, which anybody can forge; empty outside a request."""
     scope = _scope.get()
     return str(HTTPConnection(scope).base_url).rstrip("/") if scope else ""
+
+
+@contextmanager
+def apart(name: str, **known: Any) -> Iterator[None]:
+    """What somebody asked for is done after their request: `state` answers this here, and `name` is its id in logs."""
+    scope, named = _scope.set({"type": "http", "headers": [], "state": known}), request_id.set(name)
+    try:
+        yield
+    finally:
+        request_id.reset(named)
+        _scope.reset(scope)

@@ -15,7 +15,7 @@ from backend.core.auth import Authenticator, ConsoleSignIn, Permission
 from backend.core.cache.warming import Warmer
 from backend.core.config import EnvSettings, Settings
 from backend.core.console import ConsolePage, ConsoleView
-from backend.core.console_actions import RecordAction
+from backend.core.console_actions import RecordAction, StartsLongActions
 from backend.core.console_history import History
 from backend.core.events import Event, Handler, Handlers, gathered
 from backend.core.figures import Figure
@@ -57,6 +57,8 @@ class Feature:
     admin: tuple[type[ConsoleView] | type[ConsolePage], ...] = ()
     # What can be done to records of other features' views in the console, by the view's identity: `user`.
     record_actions: Mapping[str, tuple[RecordAction, ...]] | None = None
+    # Runs actions for more records than a transaction should hold. Without a feature that does, they are refused.
+    long_actions: StartsLongActions | None = None
     history: History | None = None  # what has been done to a record, for the console
     health: Mapping[str, Probe] | None = None
     # What is told of every request that has ended. None where the settings leave it nothing to do.
@@ -122,6 +124,10 @@ class Registry:
     @property
     def console_sign_in(self) -> ConsoleSignIn | None:
         return next((feature.console_sign_in for feature in self.features if feature.console_sign_in), None)
+
+    @property
+    def long_actions(self) -> StartsLongActions | None:
+        return next((feature.long_actions for feature in self.features if feature.long_actions), None)
 
     @property
     def history(self) -> History | None:

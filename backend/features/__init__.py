@@ -35,6 +35,7 @@ FEATURES = (
     "analytics",  # how the API is used: requests, errors and latencies over time
     "incidents",  # uptime over 90 days, incidents that open and close by themselves, /api/v2/status
     "processes",  # which processes run, how they do, and the last answers that failed
+    "console_jobs",  # actions on thousands of records in the console, in the background
     "items",  # the store's items: the example to copy
     "realtime",  # WebSocket echo and a resumable stream of server-sent events
 )
