@@ -3,7 +3,7 @@
 More than one transaction should hold are done in the background, where a feature does that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -20,7 +20,7 @@ from admin.consequences import consequences
 from admin.messages import redirect_with
 from backend.core.auth import ConsoleSignIn
 from backend.core.console import AT_ONCE, ConsoleView, Refused, record_id, refusal
-from backend.core.console_actions import LongAction, RecordAction, StartsLongActions
+from backend.core.console_actions import REASON_MAX, LongAction, RecordAction, StartsLongActions
 from backend.core.console_forms import text_fields
 from backend.core.db import Database
 from backend.core.feature import Registry
@@ -87,13 +87,20 @@ async def _matching(request: Request, view: ConsoleView, query: str, up_to: str)
     return Chosen(ids=ids[:SHOWN], total=total, query=query, keys=keys, up_to=highest)
 
 
-async def _do(request: Request, view: ConsoleView, action: RecordAction, chosen: Chosen) -> Response:
+async def _do(
+    request: Request, view: ConsoleView, action: RecordAction, chosen: Chosen, given: Mapping[str, str]
+) -> Response:
     """Do it, or have it done; the page that says so. Refused."""
     starts: StartsLongActions | None = request.app.state.registry.long_actions
     if chosen.keys is None or starts is None:
-        await view.act(request, action, chosen.ids)
+        results = await view.act(request, action, chosen.ids, **given)
+        if action.template:
+            context = {"model_view": view, "result": results[0]}
+            return await view.templates.TemplateResponse(request, action.template, context)
         url = str(request.url_for("admin:list", identity=view.identity).replace(query=chosen.query))
         return redirect_with(request, url, f"{counted(view, chosen.total)} {action.done}.")
+    if given:
+        raise Refused(f"This can be done to {AT_ONCE:,} records at once. Narrow the list down first")
     label = f"{action.label} {view.name_plural.lower()}"
     asked = LongAction(
         view=view.identity, action=action.name, label=label, query=chosen.query, total=chosen.total, up_to=chosen.up_to
@@ -110,14 +117,17 @@ def action_route(view: ConsoleView, action: RecordAction) -> Route:
             raise HTTPException(403)
         form = await text_fields(request)
         chosen = await _chosen(request, view, form)
+        if action.template and chosen.total > 1:
+            raise HTTPException(400, "This is done to one record at a time")
         problem, status = None, 200
         if form.get("confirmed"):
             try:
+                given = _given(action, form)
                 await _prove(request, action, str(form.get("password", "")))
-                return await _do(request, view, action, chosen)
+                return await _do(request, view, action, chosen, given)
             except Refused as refused:
                 problem, status = str(refused), refused.status
-        return await _ask(request, view, action, chosen, problem, status)
+        return await _ask(request, view, action, chosen, str(form.get("reason", "")), problem, status)
 
     async def endpoint(request: Request) -> Response:
         answer: Response = await act(view, request)
@@ -125,6 +135,16 @@ def action_route(view: ConsoleView, action: RecordAction) -> Route:
 
     name = f"act-{view.identity}-{action.name}"
     return Route(f"/{view.identity}/action/{action.name}", endpoint, methods=["POST"], name=name)
+
+
+def _given(action: RecordAction, form: FormData) -> dict[str, str]:
+    """What the action asks for besides the records."""
+    if not action.asks_reason:
+        return {}
+    reason = str(form.get("reason", "")).strip()
+    if not 0 < len(reason) <= REASON_MAX or "\x00" in reason:
+        raise Refused(f"Give a reason, of {REASON_MAX} characters at most", 422)
+    return {"reason": reason}
 
 
 def _asks_password(request: Request, action: RecordAction) -> bool:
@@ -158,7 +178,13 @@ def _ends(view: ConsoleView) -> str:
 
 
 async def _ask(
-    request: Request, view: ConsoleView, action: RecordAction, chosen: Chosen, problem: str | None, status: int
+    request: Request,
+    view: ConsoleView,
+    action: RecordAction,
+    chosen: Chosen,
+    reason: str,
+    problem: str | None,
+    status: int,
 ) -> Response:
     database: Database = request.app.state.database
     async with database.session(reading=True) as session:
@@ -178,6 +204,8 @@ async def _ask(
         "consequences": takes,
         "blocked": any(one.blocks for one in takes),
         "asks_password": _asks_password(request, action),
+        "reason_max": REASON_MAX,
+        "reason": reason,
         "problem": problem,
     }
     return await view.templates.TemplateResponse(request, "sqladmin/confirm.html", context, status)

@@ -438,8 +438,8 @@ async def console(app: FastAPI) -> AsyncIterator[Console]:
 
 
 async def act(browser: httpx2.AsyncClient, view: str, action: str, *ids: Any) -> httpx2.Response:
-    """Do something to records in the console, confirmed: 303 when it is done."""
-    form = {"pks": [str(one) for one in ids], "confirmed": "1"}
+    """Do something to records in the console, confirmed, with a reason if one is asked for: 303 when it is done."""
+    form = {"pks": [str(one) for one in ids], "confirmed": "1", "reason": "Ticket 4711"}
     return await browser.post(f"/admin/{view}/action/{action}", data=form)
 
 

@@ -34,6 +34,14 @@ class Permission:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Who really acts, where somebody acts as somebody else."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Principal:
     """An authenticated caller. `permissions` is what this very token may use: never more than the person holds."""
 
@@ -41,10 +49,11 @@ class Principal:
     name: str
     rank: Rank
     permissions: frozenset[str] = field(default_factory=frozenset)
-    via: str = "token"  # what they showed: `token`, `console`, `api_key`
+    via: str = "token"  # what they showed: `token`, `console`, `api_key`, `impersonation`
     credential: int | None = None  # the key of what they showed in its table: a session's, an API key's
     narrowed: bool = False  # whether they asked for a token that may do less than they
     signed_in_at: datetime | None = None  # when the session began; refreshing does not renew it
+    actor: Actor | None = None  # in an impersonation: whose hands these are
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions
@@ -175,10 +184,15 @@ def requires(*permissions: str) -> Any:
 Caller = Annotated[Principal, Security(authenticate)]
 
 
+NOT_THEM = "You act as somebody else: this is for them alone"
+
+
 async def in_person(caller: Caller) -> Principal:
-    """Forbidden for programs. OpenAPI offers these operations no API key."""
+    """Forbidden for programs, and for who acts as somebody else. OpenAPI offers these operations no API key."""
     if caller.via == "api_key":
         raise Forbidden("Sign in for this: an API key cannot change how an account is entered")
+    if caller.actor is not None:
+        raise Forbidden(NOT_THEM)
     return caller
 
 

@@ -248,19 +248,25 @@ class ConsoleView(ModelView):
             for one in self.actions.values()
             if self.is_open_to(caller, one.name)
             and (not self.is_recoverable() or (one.name in WITH_DELETED) == deleted)
+            and (record is not None or not one.template)
         ]
 
-    async def act(self, request: Request, action: RecordAction, ids: Sequence[int]) -> None:
-        """Do it to all of these records, or to none. Refused when it cannot be done to one of them."""
+    async def act(self, request: Request, action: RecordAction, ids: Sequence[int], **given: str) -> Sequence[Any]:
+        """Do it to all of these records, or to none; what came of each. Refused when it cannot be done to one of them.
+
+        `given`: what the action asked for besides.
+        """
         caller: Principal = request.state.principal
 
-        async def work(session: AsyncSession) -> None:
-            for record in await self.load_all(session, ids):
-                await action.run(self, session, record, caller)
+        async def work(session: AsyncSession) -> Sequence[Any]:
+            results = [
+                await action.run(self, session, record, caller, **given) for record in await self.load_all(session, ids)
+            ]
             for piece in acted(self.identity, action.name, ids):
                 await emit(session, piece)
+            return results
 
-        await _write(request, work)
+        return await _write(request, work)
 
     async def load_all(self, session: AsyncSession, ids: Sequence[int]) -> Sequence[Any]:
         """The records with these ids, in their order. NotFound when one is missing."""

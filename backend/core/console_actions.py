@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import Request
 
-from backend.core.auth import Principal, Rank
+from backend.core.auth import Rank
 from backend.core.events import SecurityEvent
 
-# The view, a session that is committed afterwards, a record, and who asks.
-Run = Callable[[Any, AsyncSession, Any, Principal], Awaitable[None]]
+# The view, a session that is committed afterwards, a record, and who asks; `reason`, where one has to be given.
+Run = Callable[..., Awaitable[Any]]
+REASON_MAX = 200  # characters
 F = TypeVar("F", bound=Run)
 
 TOLD_AT_ONCE = 80  # ids in one event: the audit log cuts values at 1,000 characters
@@ -38,6 +38,8 @@ class RecordAction:
     run: Run
     dangerous: bool = False  # asks for the password, unless the person signed in a moment ago
     rank: Rank | None = None  # the lowest that holds its permission; None: the one that the view names
+    asks_reason: bool = False
+    template: str = ""  # shows what `run` has returned, once; for one record, from its own page
     permission: str = ""  # in place of the view's own, `users:deactivate`; somebody declares it
 
 

@@ -16,7 +16,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
 from backend.core.config import LogLevel, Settings
-from backend.core.context import request_id, trace_id
+from backend.core.context import request_id, state, trace_id
 from backend.core.masking import MASK, without_addresses
 
 SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "api_key")
@@ -68,6 +68,15 @@ def add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 def add_trace_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     if (current := trace_id.get()) is not None:
         event.setdefault("trace_id", current)
+    return event
+
+
+def add_impersonation(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Whose account it is, and whose hands: a line that names the first alone would accuse them."""
+    principal = state("principal")
+    if (actor := getattr(principal, "actor", None)) is not None:
+        event.setdefault("user", getattr(principal, "id", None))
+        event["impersonated_by"] = actor.id
     return event
 
 
@@ -124,6 +133,7 @@ def configure(settings: Settings) -> None:
         Clock(),
         add_request_id,
         add_trace_id,
+        add_impersonation,
         mask_secrets,
     ]
     last: list[Any] = (

@@ -25,6 +25,7 @@ FEATURES = (
     "lockout",  # growing delays for those who guess passwords, first to hear of a sign-in
     "roles",  # rows that bundle permissions, held in addition to a rank
     "two_factor",  # TOTP and recovery codes; after what gives rights, which it may hold back
+    "impersonation",  # acting as somebody else for some minutes, with both names on all of it
     "api_keys",  # API keys for services, with scopes, rotation and an end
     "email_verification",  # a mail with a link shows that an address is its owner's
     "password_reset",  # a mail with a link lets people in who forgot their password, and one tells of a new password

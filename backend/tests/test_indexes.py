@@ -87,6 +87,7 @@ READS = [
     "/audit",
     "/audit?cursor=MTUwMDA",
     "/audit?actor_id=7",
+    "/audit?impersonator_id=7",
     "/audit?action=items.7",
     "/audit?action=account",
     "/audit?subject_type=items&subject_id=7",
@@ -248,6 +249,7 @@ PAGES = [
     "user/list?f_created_at_from=2026-01-14",
     "audit-entry/list?f_action=items.7",
     "audit-entry/list?f_actor_id=7",
+    "audit-entry/list?f_impersonator_id=7",
     "audit-entry/list?f_at_from=2026-01-14",
     "user-session/list?f_user_id=7",
 ]

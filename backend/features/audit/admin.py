@@ -44,7 +44,7 @@ def show_details(entry: AuditEntry, _name: str) -> Markup:
 
 
 def show_actor(entry: AuditEntry, _name: str) -> str:
-    return entry.actor_name or entry.via
+    return entry.who
 
 
 def show_subject(entry: AuditEntry, _name: str) -> str:
@@ -60,6 +60,7 @@ class AuditView(ConsoleView, model=AuditEntry):
     filters: ClassVar[tuple[Filter, ...]] = (
         Begins(AuditEntry.action),
         Related(AuditEntry.actor_id, "user", "Who"),
+        Related(AuditEntry.impersonator_id, "user", "Impersonated by"),
         DateRange(AuditEntry.at, "When"),
     )
     icon = "fa-solid fa-clock-rotate-left"
@@ -75,6 +76,7 @@ class AuditView(ConsoleView, model=AuditEntry):
         *column_list,
         AuditEntry.details,
         AuditEntry.actor_id,
+        AuditEntry.impersonator_id,
         AuditEntry.via,
         AuditEntry.credential,
         AuditEntry.address,
@@ -104,6 +106,7 @@ class AuditView(ConsoleView, model=AuditEntry):
         "action": "Action",
         "actor_name": "Who",
         "actor_id": "Account",
+        "impersonator_id": "Impersonated by",
         "subject_id": "What",
         "changes": "Changes",
         "details": "Details",

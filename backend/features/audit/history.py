@@ -25,7 +25,7 @@ def _change(entry: AuditEntry) -> Change:
     return Change(
         id=key_of(entry),
         at=entry.at,
-        by=entry.actor_name or entry.via,
+        by=entry.who,
         what=entry.action.rpartition(".")[2],
         fields={name: (_held(before), _held(after)) for name, (before, after) in entry.changes.items()},
     )

@@ -18,7 +18,7 @@ async def _read(app: FastAPI, _window: Window) -> Sequence[Block]:
     rows = [
         (
             f"{one.at:%Y-%m-%d %H:%M} UTC",
-            one.actor_name or one.via,
+            one.who,
             one.action,
             f"{one.subject_type} {one.subject_id}".strip(),
         )

@@ -33,10 +33,13 @@ def circumstances() -> dict[str, Any]:
     """Who is doing something now, from where. `anonymous`: in a request, and not known (yet). `system`: no request."""
     principal, address, request_id = current_principal(), context.address(), context.request_id.get() or ""
     nobody = "anonymous" if address or request_id else "system"
+    actor = principal.actor if principal else None
     return {
         "at": utc_now(),
         "actor_id": principal.id if principal else None,
         "actor_name": principal.name[:254] if principal else "",
+        "impersonator_id": actor.id if actor else None,
+        "impersonator_name": actor.name[:254] if actor else None,
         "via": principal.via if principal else nobody,
         "credential": principal.credential if principal else None,
         "address": address,

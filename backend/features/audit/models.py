@@ -3,10 +3,12 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Index
+from sqlalchemy import JSON, Index, text
 from sqlmodel import Field, SQLModel
 
 from backend.core.models import TABLE_OPTIONS, utc_now
+
+IMPERSONATED = text("impersonator_id IS NOT NULL")  # next to no entries
 
 
 class AuditEntry(SQLModel, table=True):
@@ -20,6 +22,7 @@ class AuditEntry(SQLModel, table=True):
         Index(None, "action", "id", postgresql_ops={"action": "varchar_pattern_ops"}),  # asked by how it begins
         Index(None, "subject_type", "subject_id", "id"),
         Index(None, "address", "id"),
+        Index(None, "impersonator_id", "id", postgresql_where=IMPERSONATED, sqlite_where=IMPERSONATED),
         TABLE_OPTIONS,
     )
 
@@ -27,6 +30,8 @@ class AuditEntry(SQLModel, table=True):
     at: datetime = Field(default_factory=utc_now, nullable=False, index=True)
     actor_id: int | None = None
     actor_name: str = Field(default="", max_length=254)
+    impersonator_id: int | None = None  # who acted as the actor
+    impersonator_name: str | None = Field(default=None, max_length=254)
     via: str = Field(max_length=20)
     credential: int | None = None
     action: str = Field(max_length=100)
@@ -37,6 +42,12 @@ class AuditEntry(SQLModel, table=True):
     address: str = Field(default="", max_length=64)
     user_agent: str = Field(default="", max_length=200)
     request_id: str = Field(default="", max_length=64, index=True)
+
+    @property
+    def who(self) -> str:
+        """All who had a hand in it, for people."""
+        name = self.actor_name or self.via
+        return f"{name}, impersonated by {self.impersonator_name}" if self.impersonator_name else name
 
     def __str__(self) -> str:
         return f"{self.action} {self.subject_id}".strip()

@@ -13,6 +13,7 @@ class AuditFilter(BaseModel):
     """Which entries to list; all conditions hold at once."""
 
     actor_id: int | None = Field(None, ge=1, le=MAX_ID, description="The account that did it")
+    impersonator_id: int | None = Field(None, ge=1, le=MAX_ID, description="The account that acted as another")
     action: Search = Field("", description="How the action begins: `users.` or `sign_in.failed`")
     subject_type: Search = Field("", description="The table of the record that it is about")
     subject_id: Search = Field("", description="The key of that record")
@@ -29,9 +30,12 @@ class AuditEntryOut(Output):
     at: datetime
     actor_id: int | None = Field(examples=[7], description="Who did it; null when nobody was signed in")
     actor_name: str = Field(examples=["ada@example.com"], description="Kept when the account is gone")
+    impersonator_id: int | None = Field(examples=[1], description="Who acted as that account; null: nobody did")
+    impersonator_name: str | None = Field(examples=["admin@example.com"])
     via: str = Field(
         examples=["token"],
-        description="`token`, `console` or `api_key`; `anonymous`: a request by nobody known; `system`: no request",
+        description="`token`, `console`, `api_key` or `impersonation`; `anonymous`: a request by nobody known; "
+        "`system`: no request",
     )
     credential: int | None = Field(examples=[12], description="The session, or the API key")
     action: str = Field(examples=["users.updated"])

@@ -12,7 +12,7 @@ from backend.features.audit.models import AuditEntry
 from backend.features.audit.schemas import AuditFilter
 
 BATCH = 1000  # entries deleted in one transaction
-EXACT = ("actor_id", "subject_type", "subject_id", "request_id", "address")
+EXACT = ("actor_id", "impersonator_id", "subject_type", "subject_id", "request_id", "address")
 
 
 def _conditions(chosen: AuditFilter) -> list[ColumnElement[bool]]:

@@ -95,10 +95,11 @@ async def _look_up(connection: HTTPConnection, token: str) -> tuple[Principal, f
         if row is None:
             raise Unauthorized(EXPIRED_OR_FORGED)
         user, opened = row
-        person = await principal_of(session, user, via="token", credential=opened.id, since=opened.created_at)
+        via = "impersonation" if claims.actor else "token"
+        person = await principal_of(session, user, via=via, credential=opened.id, since=opened.created_at)
     narrowed = opened.scope is not None
     scopes = claims.scopes if narrowed else claims.scopes | beyond  # which a token for everything does not spell out
-    principal = replace(person, permissions=person.permissions & scopes, narrowed=narrowed)
+    principal = replace(person, permissions=person.permissions & scopes, narrowed=narrowed, actor=claims.actor)
     await note_seen(database, key_of(opened), opened.last_seen_at)
     return principal, claims.expires - time.time()
 

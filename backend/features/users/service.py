@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, or_
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from backend.core.auth import Permission, Principal, Rank, granted
+from backend.core.auth import NOT_THEM, Permission, Principal, Rank, granted
 from backend.core.cache import invalidate
 from backend.core.db import release
 from backend.core.errors import Conflict, Forbidden, NotFound
@@ -105,8 +105,11 @@ async def may_manage(session: AsyncSession, caller: Principal, user: User | None
     """Forbidden when the account holds more than the caller, or would get a role above the caller's own.
 
     Else the right to change accounts would be the right to everything: one sets an administrator's password. It counts
-    what this very request may do: a token or key for less, an administrator's too, does not reach beyond itself.
+    what this very request may do: a token or key for less, an administrator's too, does not reach beyond itself. Who
+    acts as somebody else manages nobody: they would open and close doors in another's name.
     """
+    if caller.actor is not None:
+        raise Forbidden(NOT_THEM)
     permissions: dict[str, Permission] = session.info["permissions"]
     theirs = caller.permissions | granted(permissions, Rank.USER)  # who signs up holds the latter
     rank = Rank[role.upper()]

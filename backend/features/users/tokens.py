@@ -10,9 +10,11 @@ import hmac
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from jose import JWTError, jwt
 
+from backend.core.auth import Actor
 from backend.core.config import Settings
 from backend.core.db import MAX_ID
 from backend.core.errors import Unauthorized
@@ -31,6 +33,7 @@ class Claims:
     sid: str
     scopes: frozenset[str]
     expires: float
+    actor: Actor | None = None
 
 
 def sha256(token: str) -> str:
@@ -47,10 +50,21 @@ def _ring(settings: Settings) -> tuple[bytes, ...]:
     return settings.security.keys_for("access tokens")
 
 
-def issue(settings: Settings, *, user_id: int, sid: str, scopes: frozenset[str], lifetime: timedelta) -> str:
-    """A signed token for one person's session, good for `lifetime` and for nothing beyond `scopes`."""
+def issue(
+    settings: Settings,
+    *,
+    user_id: int,
+    sid: str,
+    scopes: frozenset[str],
+    lifetime: timedelta,
+    actor: Actor | None = None,
+) -> str:
+    """A signed token for one person's session, good for `lifetime` and for nothing beyond `scopes`.
+
+    `actor`: who uses it in that person's place (RFC 8693 §4.1).
+    """
     now = utc_now()
-    claims = {
+    claims: dict[str, Any] = {
         "iss": settings.api.title,
         "aud": settings.api.title,
         "sub": str(user_id),
@@ -60,6 +74,8 @@ def issue(settings: Settings, *, user_id: int, sid: str, scopes: frozenset[str],
         "jti": uuid.uuid4().hex,
         "scope": " ".join(sorted(scopes)),
     }
+    if actor is not None:
+        claims["act"] = {"sub": str(actor.id), "email": actor.name}
     key = _ring(settings)[0]
     return str(jwt.encode(claims, key, algorithm=ALGORITHM, headers={"kid": key_id(key), "typ": TYPE}))
 
@@ -74,12 +90,13 @@ def read(settings: Settings, token: str) -> Claims:
         claims = jwt.decode(token, key, algorithms=[ALGORITHM], options=options, audience=name, issuer=name)
         user_id, scopes = int(claims["sub"]), frozenset(claims.get("scope", "").split())
         sid, expires = claims["sid"], float(claims["exp"])
+        actor = Actor(id=int(claims["act"]["sub"]), name=str(claims["act"]["email"])) if "act" in claims else None
     # exp may be Infinity; kid, sub, sid or scope of any type, or missing
     except (JWTError, ValueError, OverflowError, AttributeError, KeyError, TypeError):
         raise Unauthorized(EXPIRED_OR_FORGED) from None
     if head.get("typ") != TYPE or not 0 < user_id <= MAX_ID or not isinstance(sid, str) or not sid.isalnum():
         raise Unauthorized(EXPIRED_OR_FORGED)
-    return Claims(user_id=user_id, sid=sid, scopes=scopes, expires=expires)
+    return Claims(user_id=user_id, sid=sid, scopes=scopes, expires=expires, actor=actor)
 
 
 def successor(settings: Settings, refresh_token: str) -> str:

@@ -59,6 +59,9 @@ def forged(app: FastAPI, user: User, **changes: Any) -> dict[str, str]:
         {"aud": "somebody else"},
         {"aud": None},
         {"nbf": 4102444700},
+        {"act": 7},
+        {"act": {}},
+        {"act": {"sub": "abc", "email": "ada@example.com"}},
     ],
     ids=str,
 )
