@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -93,53 +94,83 @@ async def _records(
     return found
 
 
-async def _try(
-    session: AsyncSession, view: ConsoleView, action: RecordAction, record: Any, caller: Principal
-) -> Refused | None:
-    """Do it to one record, or leave that as it was and say why. Whatever may go better another time is raised."""
-    try:
-        async with session.begin_nested():
+@dataclass
+class Outcome:
+    """What came of a chunk. `broken`: the bug that ends the job, before the record with which it did."""
+
+    done: list[int] = field(default_factory=list)
+    refused: list[list[Any]] = field(default_factory=list)  # [key, why]
+    broken: str = ""
+    last_key: int = 0
+
+
+async def _together(
+    session: AsyncSession, view: ConsoleView, action: RecordAction, records: Sequence[Any], caller: Principal
+) -> Outcome:
+    """Do it to as many as there is time for. What one of them raises takes all of it back."""
+    outcome, until = Outcome(), time.monotonic() + CHUNK_SECONDS
+    async with session.begin_nested():
+        for record in records:
+            outcome.last_key = key_of(record)
+            outcome.done.append(outcome.last_key)
             await action.run(view, session, record, caller)
-    except Exception as exc:
-        if is_outage(exc):
-            raise
-        return refusal(exc)
-    return None
+            if time.monotonic() > until:
+                break
+    return outcome
+
+
+async def _one_by_one(
+    session: AsyncSession, view: ConsoleView, action: RecordAction, records: Sequence[Any], caller: Principal
+) -> Outcome:
+    """The same, and a record that refuses stays as it was. What may go better another time is raised."""
+    outcome, until = Outcome(), time.monotonic() + CHUNK_SECONDS
+    for record in records:
+        key = key_of(record)
+        try:
+            async with session.begin_nested():
+                await action.run(view, session, record, caller)
+        except Exception as exc:
+            if is_outage(exc):
+                raise
+            problem = refusal(exc)
+            if problem.status >= 500:  # a bug: it would be the same for each
+                outcome.broken = f"{view.name} {key}: {problem}"
+                break
+            outcome.refused.append([key, str(problem)[:REASON]])
+        else:
+            outcome.done.append(key)
+        outcome.last_key = key
+        if time.monotonic() > until:
+            break
+    return outcome
 
 
 async def _work(app: FastAPI, session: AsyncSession, job: ConsoleJob, many: int) -> None:
     """One chunk, and what came of it. Refused when it cannot go on."""
     caller = await _who(session, job)
     view, action = _asked(app, job, caller)
-    done: list[int] = []
-    refused: list[list[Any]] = []
-    broken = ""
     with context.apart(f"console-job-{job.id}", principal=caller):
         records = await _records(app, session, view, job, caller, many)
-        until = time.monotonic() + CHUNK_SECONDS
-        for record in records:
-            key = key_of(record)
-            problem = await _try(session, view, action, record, caller)
-            if problem is not None and problem.status >= 500:  # a bug: it would be the same for each
-                broken = f"{view.name} {key}: {problem}"
-                break
-            job.last_key = key
-            if problem is None:
-                done.append(key)
-            else:
-                refused.append([key, str(problem)[:REASON]])
-            if time.monotonic() > until:
-                break
-        for piece in acted(view.identity, action.name, done):
+        keys = [key_of(record) for record in records]
+        try:
+            outcome = await _together(session, view, action, records, caller)
+        except Exception as exc:
+            if is_outage(exc):
+                raise
+            records = await _records(app, session, view, job, caller, many)  # as they were
+            keys = [key_of(record) for record in records]
+            outcome = await _one_by_one(session, view, action, records, caller)
+        for piece in acted(view.identity, action.name, outcome.done):
             await emit(session, piece)
-        job.done, job.refused = job.done + len(done), job.refused + len(refused)
-        job.refusals = [*job.refusals, *refused][:REFUSALS_KEPT]
+        job.done, job.refused = job.done + len(outcome.done), job.refused + len(outcome.refused)
+        job.refusals = [*job.refusals, *outcome.refused][:REFUSALS_KEPT]
+        job.last_key = outcome.last_key or job.last_key
         session.add(job)
-        RECORDS.add(session, "done", many=len(done))
-        RECORDS.add(session, "refused", many=len(refused))
-        if broken:
-            await service.end(session, job, FAILED, broken)
-        elif len(records) < many and (not records or job.last_key == key_of(records[-1])):
+        RECORDS.add(session, "done", many=len(outcome.done))
+        RECORDS.add(session, "refused", many=len(outcome.refused))
+        if outcome.broken:
+            await service.end(session, job, FAILED, outcome.broken)
+        elif len(keys) < many and keys[-1:] in ([], [job.last_key]):
             await service.end(session, job, DONE)
 
 
