@@ -19,6 +19,7 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlmodel import Session as SyncSession
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+OVER = "what was stored by store_last() was to be the last that is asked of this session"
 READS_ONLY = "this session only reads: no GET may write, no ReadSession, no `session(reading=True)`, no console's own"
 WRITES = re.compile(r"\s*(insert|update|delete|merge|replace|truncate)\b", re.IGNORECASE)  # SQL by hand
 PATIENCE = 5.0  # seconds for a COMMIT that nobody waits for any more
@@ -29,6 +30,8 @@ class GuardedSession(OrmSession):
 
     def get_bind(self, mapper: Any = None, *, clause: ClauseElement | None = None, **more: Any) -> Engine | Connection:
         """Each statement passes by here before it is sent. For a listener, SQLAlchemy would prepare each twice."""
+        if self.info.get("over"):
+            raise RuntimeError(OVER)
         if self.info.get("reading") and (
             isinstance(clause, UpdateBase) or (isinstance(clause, TextClause) and WRITES.match(clause.text))
         ):

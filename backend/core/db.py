@@ -337,14 +337,14 @@ async def get_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]
     """One session per request, committed at its edge: after the route returned, before the client hears of it."""
     database: Database = connection.app.state.database
     deferred: DeferredCommit | None = connection.scope.get("state", {}).get("deferred_commit")
-    if connection.scope.get("method") in SAFE_METHODS:
-        session = database.session(reading=True)
-    else:
-        session = database.writing_session()
+    reading = connection.scope.get("method") in SAFE_METHODS
+    # One that is handed on is asked more than to store records.
+    session = database.session(reading=reading) if reading or deferred else database.writing_session()
     try:
         yield session
         if deferred is not None and deferred.session is None:
             deferred.session = session
+            session.info.pop("over", None)  # but for this
             return
         if session.in_transaction() or session.info.get("after_commit"):
             await session.commit()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, cast
 
+import orjson
 from asyncpg import InterfaceError, InternalClientError, PostgresError
 from sqlalchemy import Engine
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
@@ -18,7 +19,7 @@ from backend.core.pool import FairPool
 
 # The last is asyncpg's for a server that had hung up just before it was asked.
 FAILURES = (PostgresError, InterfaceError, OSError, InternalClientError)
-DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
+DIALECT = PGDialect_asyncpg(json_serializer=lambda value: orjson.dumps(value).decode())  # type: ignore[no-untyped-call]
 
 Convert = Callable[[Any], Any]
 

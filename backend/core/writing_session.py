@@ -1,40 +1,55 @@
 """`store`: a new record in a fraction of the time of SQLAlchemy's unit of work, in the transaction of the request.
 
 A session that writes opens late. As long as all that is asked of it is to store new records, PostgreSQL gets a BEGIN,
-one INSERT for each, and a COMMIT, straight through asyncpg. When something asks more of it, the session takes the
-connection over, with the transaction that is under way on it: SQLAlchemy's adapter, by which this begins and ends it,
-knows of it. That is done by what the adapter keeps to itself; `test_writing_session.py` fails when it has changed.
+one INSERT for each, and a COMMIT, straight through asyncpg; for `store_last`, the INSERT alone. When something asks
+more of it, the session takes the connection over, with the transaction that is under way on it: SQLAlchemy's adapter,
+by which this begins and ends it, knows of it. That is done by what the adapter keeps to itself;
+`test_writing_session.py` fails when it has changed.
 """
 
 # ruff: noqa: SLF001
 
 import time
 from collections import namedtuple
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NoReturn, cast
 
 from pydantic_core import PydanticUndefined
-from sqlalchemy import Engine, bindparam, insert
+from sqlalchemy import CTE, Engine, String, bindparam, insert, select
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core import statements
-from backend.core.commits import LateSession, carried_through, do_what_waited
+from backend.core.commits import OVER, LateSession, carried_through, do_what_waited
 from backend.core.events import Event, emit
 from backend.core.pool import FairPool
 from backend.core.prepared import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordStored(Event):
-    """A record was stored by `store`, without a flush: for who listens to those. `values`: of all columns."""
+class Along:
+    """A record that is stored with another one, in the same statement. Its column `refers` gets that one's key."""
 
     model: type[SQLModel]
     values: Mapping[str, Any]
+    refers: str  # a text
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordStoring(Event):
+    """A record is going to be stored without a flush: for who listens to those. `values`: of all columns but its key.
+
+    Who wants to store a record with it appends to `along`. Who asks anything of the session makes it a flush.
+    """
+
+    model: type[SQLModel]
+    values: Mapping[str, Any]
+    along: list[Along] = field(default_factory=list)
 
 
 class New:
@@ -47,30 +62,56 @@ class New:
         self._fields = [(column.key, model.model_fields[column.key]) for column in columns]
         self.row = namedtuple("Row", [self.key, *(name for name, _ in self._fields)])  # type: ignore[misc]
         values: dict[str, Any] = {name: bindparam(name) for name, _ in self._fields}
-        self.insert = Prepared(insert(table).values(values).returning(table.c[self.key]))
+        self._insert = insert(table).values(values).returning(table.c[self.key])
+        self._model = model
 
     def completed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """With the defaults of the columns that are not given. TypeError for one that has none."""
         found = dict(values)
-        for name, field in self._fields:
+        for name, info in self._fields:
             if name not in found:
-                factory: Any = field.default_factory
-                found[name] = value = factory() if factory else field.default
+                factory: Any = info.default_factory
+                found[name] = value = factory() if factory else info.default
                 if value is PydanticUndefined:
                     raise TypeError(f"{name} is missing")
         return found
+
+    @cache  # noqa: B019  there is one of these for each table
+    def insert(self, *along: tuple[type[SQLModel], str]) -> Prepared:
+        """The INSERT that returns the key, with those of the records that go along, whose parameters are numbered."""
+        if not along:
+            return Prepared(self._insert)
+        stored = self._insert.cte("stored")
+        statement = select(stored.c[self.key])
+        for number, (model, refers) in enumerate(along):
+            statement = statement.add_cte(new(model)._along(number, refers, stored))
+        return Prepared(statement)
+
+    def _along(self, number: int, refers: str, stored: CTE) -> CTE:
+        table: Any = self._model.__table__  # type: ignore[attr-defined]
+        [key] = stored.c
+        values = [
+            sql_cast(key, String) if name == refers else bindparam(f"{name}_{number}", type_=table.c[name].type)
+            for name, _ in self._fields
+        ]
+        row = insert(table).from_select([name for name, _ in self._fields], select(*values), include_defaults=False)
+        return row.cte(f"along_{number}")
 
 
 new = cache(New)
 
 
 class WritingSession(LateSession):
-    """For routes that write: `store` goes past it while nothing asks more of it. Its commit ends both alike."""
+    """For routes that write: `store` goes past it while nothing asks more of it. Its commit ends both alike.
+
+    After `store_last` there is nothing left to commit, and whatever is asked of it is a RuntimeError.
+    """
 
     def __init__(self, engine: Engine | None, options: Mapping[str, Any]) -> None:
         super().__init__(engine, lambda: dict(options))
         self._info = options["info"]
-        self._lent: ConnectionPoolEntry | None = None  # the connection, in a transaction
+        self._lent: ConnectionPoolEntry | None = None  # the connection, in a transaction unless `_last`
+        self._last = self._over = False
 
     @property
     def info(self) -> dict[Any, Any]:
@@ -80,6 +121,8 @@ class WritingSession(LateSession):
         return super().in_transaction() if self.opened else self._lent is not None
 
     def open(self) -> None:
+        if self._over:
+            raise RuntimeError(OVER)
         pool = self._pool
         super().open()
         self.sync_session.info.update(self._info)
@@ -92,15 +135,20 @@ class WritingSession(LateSession):
     def _pool(self) -> FairPool:
         return cast("FairPool", cast("Engine", self.engine).pool)
 
-    async def begin_straight(self) -> bool:
-        """Whether `insert` may be used: there is a connection, and a transaction on it."""
+    async def begin_straight(self, *, last: bool) -> bool:
+        """Whether `insert` may be used: there is a connection, and a transaction on it, unless this is the last."""
         if self._lent is not None:
             return True
+        if self._over:
+            raise RuntimeError(OVER)
         if self.opened or self.engine is None:
             return False
         lent = await self._pool.lend()
         if lent is None:
             return False
+        if last:
+            self._lent, self._last = lent, True
+            return True
         try:
             await cast("Any", lent.dbapi_connection)._start_transaction()
         except BaseException as exc:
@@ -114,14 +162,23 @@ class WritingSession(LateSession):
     async def insert(self, prepared: Prepared, values: Mapping[str, Any]) -> Any:
         """The row that it returns. Errors are those of SQLAlchemy."""
         arguments = prepared.arguments(values)
-        driver: Any = cast("ConnectionPoolEntry", self._lent).driver_connection
+        lent = cast("ConnectionPoolEntry", self._lent)
+        driver: Any = lent.driver_connection
         began = time.perf_counter()
         try:
             [row] = await driver.fetch(prepared.text, *arguments)
         except BaseException as exc:  # noqa: BLE001  it is raised there
             statements.note_failure(prepared.text, began, exc)
+            if self._last:
+                do_what_waited(self, unsure=True)
             await self.run_sync(_fail, exc, prepared.text)
         statements.note(prepared.text, began)
+        if self._last:
+            self._lent, self._over = None, True
+            await self._pool.take_back(lent)
+            do_what_waited(self)
+        else:
+            self._info.setdefault("wrote", (None,))
         return row
 
     async def commit(self) -> None:
@@ -133,6 +190,10 @@ class WritingSession(LateSession):
             await carried_through(self._commit(self._lent))
         else:
             await self._commit(self._lent)
+
+    async def close(self) -> None:
+        if self.opened or self._lent is not None:
+            await super().close()
 
     async def _commit(self, lent: ConnectionPoolEntry) -> None:
         adapter: Any = lent.dbapi_connection
@@ -163,14 +224,37 @@ async def store(session: AsyncSession, model: type[SQLModel], **values: Any) -> 
 
     For routes that add one record and answer at once. Mapper events of SQLAlchemy (`before_insert`) are not called.
     """
-    if not (isinstance(session, WritingSession) and await session.begin_straight()):
-        record = model(**values)
-        session.add(record)
-        await session.flush()
-        return record
-    how = new(model)
-    whole = how.completed(values)
-    [whole[how.key]] = await session.insert(how.insert, whole)
-    session.info.setdefault("wrote", (None,))
-    await emit(session, RecordStored(model=model, values=whole))
-    return how.row(**whole)
+    return await _store(session, model, values, last=False)
+
+
+async def store_last(session: AsyncSession, model: type[SQLModel], **values: Any) -> Any:
+    """The same for a record that is all that a request writes, and the last that it asks: it is committed at once.
+
+    What is to be done after the commit waits already. RuntimeError for whatever is asked of the session afterwards.
+    """
+    return await _store(session, model, values, last=True)
+
+
+async def _store(session: AsyncSession, model: type[SQLModel], values: Mapping[str, Any], *, last: bool) -> Any:
+    if isinstance(session, WritingSession) and await session.begin_straight(last=last):
+        how = new(model)
+        whole = how.completed(values)
+        await emit(session, storing := RecordStoring(model=model, values=whole))
+        if not session.opened:
+            prepared = how.insert(*((one.model, one.refers) for one in storing.along))
+            [whole[how.key]] = await session.insert(prepared, _numbered(whole, storing.along))
+            return how.row(**whole)
+    record = model(**values)
+    session.add(record)
+    await session.flush()
+    if last:
+        session.info["over"] = True
+    return record
+
+
+def _numbered(values: Mapping[str, Any], along: Sequence[Along]) -> Mapping[str, Any]:
+    found = dict(values)
+    for number, one in enumerate(along):
+        whole = new(one.model).completed({**one.values, one.refers: ""})
+        found |= {f"{name}_{number}": value for name, value in whole.items()}
+    return found

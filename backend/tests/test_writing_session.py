@@ -2,13 +2,15 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel, col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -16,7 +18,7 @@ from backend.core.commits import after_commit
 from backend.core.config import DatabaseSettings
 from backend.core.db import Database, family
 from backend.core.errors import Unavailable, of_database
-from backend.core.writing_session import RecordStored, WritingSession, store
+from backend.core.writing_session import Along, RecordStoring, WritingSession, store, store_last
 from backend.features.users.models import User
 
 
@@ -35,6 +37,12 @@ def straight(database: Database) -> Database:
     if family(database.url) != "postgresql":
         pytest.skip("the others go SQLAlchemy's way")
     return database
+
+
+WAITS = """
+    SELECT pid FROM pg_locks
+    WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+Store = Callable[..., Awaitable[Any]]
 
 
 def somebody() -> dict[str, Any]:
@@ -60,6 +68,16 @@ async def end(database: Database, pid: int) -> None:
     other = Database(DatabaseSettings(url=database.url.render_as_string(hide_password=False)))
     async with other.engine.connect() as connection:
         await connection.execute(text(f"SELECT pg_terminate_backend({pid})"))
+    await other.close()
+
+
+@asynccontextmanager
+async def locked_users(database: Database) -> AsyncIterator[AsyncConnection]:
+    """By somebody else, who has no connection of this pool."""
+    other = Database(DatabaseSettings(url=database.url.render_as_string(hide_password=False)))
+    async with other.engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE users IN EXCLUSIVE MODE"))
+        yield connection
     await other.close()
 
 
@@ -135,31 +153,90 @@ async def test_what_waits_for_the_commit_is_done_once_and_only_then(database: Da
     assert done == ["before", "after"]
 
 
-async def test_who_listens_is_told_of_it_and_may_store_more_in_the_same_transaction(straight: Database) -> None:
-    other = somebody()
+@pytest.mark.parametrize("how", [store, store_last])
+async def test_who_listens_is_told_and_may_store_something_along_with_it(straight: Database, how: Store) -> None:
+    person, other = somebody(), somebody()
     told: list[tuple[type[SQLModel], Any]] = []
 
-    async def listen(session: AsyncSession, stored: RecordStored) -> None:
-        told.append((stored.model, stored.values["full_name"]))
-        if len(told) == 1:
-            await store(session, User, **other)
+    async def listen(_session: AsyncSession, storing: RecordStoring) -> None:
+        told.append((storing.model, storing.values["full_name"]))
+        storing.along.append(Along(model=User, values=other, refers="full_name"))
 
-    straight.info["handlers"] = {RecordStored: (listen,)}
+    straight.info["handlers"] = {RecordStoring: (listen,)}
     async with straight.writing_session() as session:
-        await store(session, User, **somebody(), full_name="First")
-    assert told == [(User, "First"), (User, "")]
-    assert await count(straight, other) == 0
+        stored = await how(session, User, **person, full_name="First")
+        assert not has_opened(session)
+    assert told == [(User, "First")]
+    there = 1 if how is store_last else 0
+    assert await count(straight, person) == await count(straight, other) == there
+    async with straight.session(reading=True) as session:
+        query = select(User.full_name).where(User.email == other["email"])
+        assert list((await session.exec(query)).all()) == [str(stored.id)] * there
 
 
-async def test_a_clash_has_sqlalchemys_words_and_stores_nothing(database: Database) -> None:
+async def test_when_who_listens_asks_more_of_the_session_the_record_is_flushed(straight: Database) -> None:
+    person, other = somebody(), somebody()
+
+    async def listen(session: AsyncSession, _storing: RecordStoring) -> None:
+        session.add(User(**other))
+
+    straight.info["handlers"] = {RecordStoring: (listen,)}
+    async with straight.writing_session() as session:
+        await store_last(session, User, **person)
+        assert await count(straight, person, other) == 0
+        await session.commit()
+    assert await count(straight, person, other) == 2
+
+
+async def test_the_last_thing_is_committed_with_what_waits_for_it(straight: Database) -> None:
+    person, done = somebody(), list[str]()
+    async with straight.writing_session() as session:
+        after_commit(session, lambda: done.append("told"))
+        stored = await store_last(session, User, **person)
+        assert (stored.email, done) == (person["email"], ["told"])
+        await session.commit()
+    assert done == ["told"]
+    assert await count(straight, person) == 1
+
+
+async def test_nothing_comes_after_the_last_on_any_database(database: Database) -> None:
+    one, other = somebody(), somebody()
+    for also in (store, store_last):
+        async with database.writing_session() as session:
+            await store_last(session, User, **(one := somebody()))
+            with pytest.raises(RuntimeError, match="was to be the last"):
+                await also(session, User, **other)
+    async with database.writing_session() as session:
+        await store_last(session, User, **(one := somebody()))
+        with pytest.raises(RuntimeError, match="was to be the last"):
+            await session.exec(select(User.id).limit(1))
+    async with database.writing_session() as session:
+        await store_last(session, User, **(one := somebody()))
+        await session.commit()
+    assert (await count(database, one), await count(database, other)) == (1, 0)
+
+
+async def test_the_last_thing_may_follow_others_in_their_transaction(database: Database) -> None:
+    one, other = somebody(), somebody()
+    async with database.writing_session() as session:
+        await store(session, User, **one)
+        await store_last(session, User, **other)
+        assert await count(database, one, other) == 0 or family(database.url) == "sqlite"
+        await session.commit()
+    assert await count(database, one, other) == 2
+
+
+@pytest.mark.parametrize("how", [store, store_last])
+async def test_a_clash_has_sqlalchemys_words_and_stores_nothing(database: Database, how: Store) -> None:
     one, other = somebody(), somebody()
     async with database.writing_session() as session:
         await store(session, User, **one)
         await session.commit()
     async with database.writing_session() as session:
-        await store(session, User, **other)
+        if how is store:
+            await store(session, User, **other)
         with pytest.raises(IntegrityError):
-            await store(session, User, **one)
+            await how(session, User, **one)
     assert await count(database, other) == 0
 
 
@@ -183,6 +260,23 @@ async def test_a_connection_that_was_lost_before_is_replaced(straight: Database)
     assert await count(straight, person) == 1
 
 
+async def test_when_the_connection_is_lost_at_the_last_nobody_knows_and_caches_are_told(straight: Database) -> None:
+    person, done = somebody(), list[str]()
+    async with locked_users(straight) as blocking, straight.writing_session() as session:
+        after_commit(session, lambda: done.append("mailed"))
+        after_commit(session, lambda: done.append("invalidated"), if_unsure=True)
+        storing = asyncio.create_task(store_last(session, User, **person))
+        await asyncio.sleep(0.2)  # it has been sent
+        assert not has_opened(session)
+        found = await blocking.execute(text(WAITS))
+        await end(straight, int(found.scalar_one()))
+        with pytest.raises(DBAPIError) as failed:
+            await storing
+    assert isinstance(of_database(failed.value), Unavailable)
+    assert done == ["invalidated"]
+    assert await count(straight, person) == 0
+
+
 @pytest.mark.parametrize("then", ["insert", "commit"])
 async def test_a_connection_that_is_lost_meanwhile_is_an_outage(straight: Database, then: str) -> None:
     person, done = somebody(), list[str]()
@@ -199,14 +293,14 @@ async def test_a_connection_that_is_lost_meanwhile_is_an_outage(straight: Databa
     assert await count(straight, person) == 0
 
 
-async def test_who_gives_up_stores_nothing(straight: Database) -> None:
+@pytest.mark.parametrize("how", [store, store_last])
+async def test_who_gives_up_stores_nothing(straight: Database, how: Store) -> None:
     first, second = somebody(), somebody()
-    async with straight.engine.begin() as blocking:
-        await blocking.execute(text("LOCK TABLE users IN EXCLUSIVE MODE"))
+    async with locked_users(straight):
 
         async def wait() -> None:
             async with straight.writing_session() as session:
-                await store(session, User, **first)
+                await how(session, User, **first)
                 await session.commit()
 
         waiting = asyncio.create_task(wait())

@@ -5,11 +5,11 @@ Nothing in the app changes or deletes an entry; time does (`AUDIT__RETENTION_DAY
 
 from backend.core.events import SecurityEvent
 from backend.core.feature import Feature
-from backend.core.writing_session import RecordStored
+from backend.core.writing_session import RecordStoring
 from backend.features.audit.admin import AuditView
 from backend.features.audit.history import AuditHistory
 from backend.features.audit.home import PANEL
-from backend.features.audit.listener import note_event, note_stored
+from backend.features.audit.listener import note_event, note_storing
 from backend.features.audit.permissions import PERMISSIONS
 from backend.features.audit.retention import lifespan
 from backend.features.audit.routes import router
@@ -22,7 +22,7 @@ feature = Feature(
     settings=AuditSettings,
     v1=router,
     lifespan=lifespan,
-    on={SecurityEvent: note_event, RecordStored: note_stored},
+    on={SecurityEvent: note_event, RecordStoring: note_storing},
     permissions=PERMISSIONS,
     admin=(AuditView,),
     home=(PANEL,),

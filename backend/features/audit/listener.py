@@ -21,7 +21,7 @@ from backend.core.auth import current_principal
 from backend.core.events import SecurityEvent
 from backend.core.masking import masked
 from backend.core.models import SecretText, utc_now
-from backend.core.writing_session import RecordStored, store
+from backend.core.writing_session import Along, RecordStoring
 from backend.features.audit.models import AuditEntry
 from backend.features.audit.values import REDACTED, UNKNOWN, shown
 from backend.features.users.models import User
@@ -120,13 +120,12 @@ def _entry(verb: str, mapper: Mapper[Any], key: Iterable[Any], changes: Changes,
     return {"action": f"{table}.{verb}", "changes": changes, "details": {}, **subject, **now}
 
 
-async def note_stored(session: AsyncSession, stored: RecordStored) -> None:
-    """Write down a record that was stored past the flush."""
-    if _is_audited(stored.model):
-        mapper = class_mapper(stored.model)
-        key = [stored.values[str(column.key)] for column in mapper.primary_key]
-        changes = _whole(stored.values, mapper, gone=False)
-        await store(session, AuditEntry, **_entry("created", mapper, key, changes, circumstances()))
+async def note_storing(_session: AsyncSession, storing: RecordStoring) -> None:
+    """Have a record that is stored past the flush written down by the same statement."""
+    if _is_audited(storing.model):
+        mapper = class_mapper(storing.model)
+        entry = _entry("created", mapper, (), _whole(storing.values, mapper, gone=False), circumstances())
+        storing.along.append(Along(model=AuditEntry, values=entry, refers="subject_id"))
 
 
 @cache

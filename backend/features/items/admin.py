@@ -69,7 +69,7 @@ class ItemView(ConsoleView, model=Item):
     form_widget_args: ClassVar[dict[str, Any]] = {"price": {"min": 0, "step": "0.01"}, "stock": {"min": 0}}
 
     async def create(self, session: AsyncSession, form: ItemIn, caller: Principal) -> Any:
-        return await service.create_item(session, owner_id=caller.id, **form.model_dump())
+        return await service.create_item(session, owner_id=caller.id, item=form)
 
     async def create_all(self, session: AsyncSession, forms: Sequence[ItemIn], caller: Principal) -> Sequence[int]:
         return await service.create_items(session, owner_id=caller.id, many=forms)

@@ -77,7 +77,7 @@ async def read_item(item_id: Id, session: ReadSession, response: Response, calle
 @router.post("", status_code=201)
 async def create_item(body: ItemIn, request: Request, session: Session, response: Response, caller: Writer) -> ItemOut:
     """Put an item up for sale; it is yours."""
-    item = await service.create_item(session, owner_id=caller.id, **body.model_dump())
+    item = await service.create_item(session, owner_id=caller.id, item=body, last=True)
     response.headers["Location"] = f"{request.url.path}/{item.id}"
     return shown(item, response)
 

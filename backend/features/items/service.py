@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, or_, select, update
@@ -17,7 +16,7 @@ from backend.core.paging import PageQuery, Total, paged
 from backend.core.prepared import Prepared
 from backend.core.read_session import rows
 from backend.core.schemas import columns_of
-from backend.core.writing_session import store
+from backend.core.writing_session import store, store_last
 from backend.features.items.figures import CREATED
 from backend.features.items.models import Item
 from backend.features.items.schemas import ItemIn, ItemOut
@@ -75,14 +74,11 @@ async def get_own_item(session: AsyncSession, item_id: int, *, caller: Principal
     return item
 
 
-async def create_item(
-    session: AsyncSession, *, owner_id: int, name: str, price: Decimal, description: str = "", stock: int = 0
-) -> Any:
-    """Put an item up for sale; returns it, or a row of its columns."""
-    item = await store(session, Item, owner_id=owner_id, name=name, price=price, description=description, stock=stock)
+async def create_item(session: AsyncSession, *, owner_id: int, item: ItemIn, last: bool = False) -> Any:
+    """Put an item up for sale; returns it, or a row of its columns. `last`: nothing else is asked of this session."""
     invalidate(session, "items")
     CREATED.add(session)
-    return item
+    return await (store_last if last else store)(session, Item, owner_id=owner_id, **item.model_dump())
 
 
 async def create_items(session: AsyncSession, *, owner_id: int, many: Sequence[ItemIn]) -> list[int]:
