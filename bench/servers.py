@@ -110,12 +110,12 @@ def _status(url: str, headers: tuple[tuple[str, str], ...] = ()) -> int:
 
 
 @contextmanager
-def reference(module: str, ready: str, database: str) -> Iterator[Server]:
+def reference(module: str, ready: str, database: str, workers: int = 1) -> Iterator[Server]:
     """One of the servers that the app is compared with."""
     port = free_port()
     plain = make_url(database).set(drivername="postgresql").render_as_string(hide_password=False)
-    command = ["-m", "uvicorn", f"bench.{module}:app", "--port", str(port), *UVICORN]
-    with _running(command, port, ready, {"BENCH_DATABASE_URL": plain}, SERVER_CORE) as server:
+    command = ["-m", "uvicorn", f"bench.{module}:app", "--port", str(port), "--workers", str(workers), *UVICORN]
+    with _running(command, port, ready, {"BENCH_DATABASE_URL": plain}, *CORES[:workers]) as server:
         yield server
 
 

@@ -3,14 +3,15 @@
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import cycle
 from statistics import median
 
 from backend.core import feature
 from backend.features import FEATURES
+from bench.cases import CASES, REFERENCES
 from bench.load import SHORTLY, Ask, load, typical
-from bench.servers import Server, the_app
+from bench.servers import Server, reference, the_app
 from scripts.one_core import ROOT
 
 IMPORT = "import time; began = time.perf_counter(); import backend.main; print(time.perf_counter() - began)"
@@ -38,11 +39,21 @@ def growth(server: Server, asks: Mapping[str, Ask], first: int, last: int) -> tu
     return early, server.memory(), round(answered)
 
 
-def divided(one: Server, asks: Mapping[str, Ask], environment: Mapping[str, str], turns: int) -> float:
-    """The processor time of a request with two workers, as a share of the one that it takes with one; of the worst."""
+def divided(
+    one: Server, asks: Mapping[str, Ask], environment: Mapping[str, str], turns: int
+) -> Iterator[tuple[str, float, float]]:
+    """The processor time of a request with two workers, as a share of the one that it takes with one: ours, and bare.
+
+    A bare server's two processes share nothing: what they lose is lost to the machine, whose cores share caches.
+    """
     with the_app(environment, SERVER__WORKERS="2") as two:
-        figures = [_cpu(two, one, ask, turns) for name, ask in asks.items() if name in DIVIDED]
-    return max(of_two / of_one for of_two, of_one in figures)
+        for name in DIVIDED:
+            case = next(case for case in CASES if case.name == name)
+            module, ask = REFERENCES[case.reference]
+            database = environment["DATABASE_URL"]
+            with reference(module, ask.path, database) as bare, reference(module, ask.path, database, 2) as bare_two:
+                ours, bares = _cpu(two, one, asks[name], turns), _cpu(bare_two, bare, ask, turns)
+            yield name, ours[0] / ours[1], bares[0] / bares[1]
 
 
 def _cpu(this: Server, that: Server, ask: Ask, turns: int) -> tuple[float, float]:
