@@ -56,9 +56,9 @@ def counted(view: ConsoleView, many: int) -> str:
 async def _chosen(request: Request, view: ConsoleView, form: FormData) -> Chosen:
     """HTTPException when nothing was selected, or too much."""
     query = urlencode(parse_qsl(str(form.get("query", ""))[:2000]))
-    if form.get("matching"):
+    one = request.query_params.get("pk")  # of a row's own button, whatever else is ticked
+    if form.get("matching") and not one:
         return await _matching(request, view, query, str(form.get("up_to", "")))
-    one = request.query_params.get("pk")
     texts = [one] if one else [str(text) for text in form.getlist("pks")]
     ids = list(dict.fromkeys(record_id(text) for text in texts))
     return Chosen(ids=_some(ids), total=len(ids), query=query)

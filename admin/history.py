@@ -25,6 +25,7 @@ from admin.records import history_of, key_text
 from backend.core.console import DELETED, NO_SUCH_RECORD, ConsoleView, Refused, record_id
 from backend.core.console_forms import VERSION, text_fields
 from backend.core.console_history import Change, Held, History, undone
+from backend.core.db import CENT, Money
 from backend.core.models import is_deleted
 
 PAGE = 20  # changes
@@ -71,6 +72,8 @@ def _label(view: ConsoleView, name: str) -> str:
 def _typed(view: ConsoleView, name: str, value: Any) -> Any:
     """A value of the history as the record holds it: JSON knows no moments and no decimals."""
     column = view._mapper.columns.get(name)  # noqa: SLF001
+    if column is not None and isinstance(column.type, Money) and isinstance(value, str):
+        return Decimal(value).quantize(CENT)  # the log has what was assigned: 12, where 12.00 is stored
     kind = column.type.python_type if column is not None else None
     if not (isinstance(value, str) and isinstance(kind, type)):
         return value

@@ -36,19 +36,17 @@
   const matching = bar.querySelector("[data-matching]");
   const show = () => {
     const count = boxes.filter((box) => box.checked).length;
-    bar.querySelector("[data-count-text]").textContent = count ? `${count} selected:` : "With the selected:";
-    bar.querySelectorAll("button").forEach((button) => { button.disabled = !count && !matching?.checked; });
+    if (matching && count < boxes.length) matching.checked = false; // who takes one out does not mean all
+    const chosen = matching?.checked ? "All" : count;
+    bar.querySelector("[data-count-text]").textContent = chosen ? `${chosen} selected:` : "With the selected:";
+    bar.querySelectorAll("button").forEach((button) => { button.disabled = !count; });
     all.checked = count > 0 && count === boxes.length;
     all.indeterminate = count > 0 && count < boxes.length;
   };
-  all.addEventListener("change", () => {
-    boxes.forEach((box) => { box.checked = all.checked; });
+  [all, matching].forEach((one) => one?.addEventListener("change", () => {
+    boxes.forEach((box) => { box.checked = one.checked; });
     show();
-  });
-  matching?.addEventListener("change", () => {
-    boxes.forEach((box) => { box.checked = matching.checked; });
-    show();
-  });
+  }));
   boxes.forEach((box) => box.addEventListener("change", show));
   show(); // the browser may have kept the checks of an earlier visit
 })();

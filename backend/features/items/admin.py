@@ -9,19 +9,17 @@ from starlette.requests import Request
 from wtforms import DecimalField, TextAreaField
 
 from backend.core.auth import Principal, Rank
-from backend.core.console import ConsoleView, show_nothing
+from backend.core.console import ConsoleView
 from backend.core.console_actions import record_action
 from backend.core.console_filters import DateRange, Filter, NumberRange, Related
 from backend.features.items import service
 from backend.features.items.models import Item
 from backend.features.items.schemas import ItemIn
+from backend.features.users.admin import show_account
 
 
 def show_owner(item: Item, _name: str, request: Request) -> Markup:
-    if item.owner_id is None:
-        return show_nothing(None)
-    address = request.url_for("admin:details", identity="user", pk=item.owner_id)
-    return Markup('<a href="{}">Account {}</a>').format(address, item.owner_id)
+    return show_account(item.owner_id, request)
 
 
 class ItemView(ConsoleView, model=Item):

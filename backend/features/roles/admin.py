@@ -18,6 +18,7 @@ from backend.core.console_lookup import LookupField
 from backend.features.roles import holders, service
 from backend.features.roles.models import Role, UserRole
 from backend.features.roles.schemas import HolderForm, RoleIn
+from backend.features.users.admin import show_account
 from backend.features.users.service import get_user
 
 GONE = "No feature knows it: it permits nothing"
@@ -148,11 +149,7 @@ class RoleView(ConsoleView, model=Role):
 
 
 def show_person(row: UserRole, name: str, request: Request) -> Markup:
-    user_id = getattr(row, name)
-    if user_id is None:
-        return show_nothing(None)
-    address = request.url_for("admin:details", identity="user", pk=user_id)
-    return Markup('<a href="{}">Account {}</a>').format(address, user_id)
+    return show_account(getattr(row, name), request)
 
 
 class RoleHolderView(ConsoleView, model=UserRole):

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
+from markupsafe import Markup
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.requests import Request
 from wtforms import EmailField, Field, PasswordField, SelectField
 
 from backend.core.auth import Principal
-from backend.core.console import ConsoleView
+from backend.core.console import ConsoleView, show_nothing
 from backend.core.console_actions import record_action
 from backend.core.console_filters import Choice, DateRange, Filter, Related, YesNo
 from backend.core.models import key_of
@@ -97,6 +99,17 @@ class UserView(ConsoleView, model=User):
     async def deactivate(self, session: AsyncSession, record: User, caller: Principal) -> None:
         await service.may_manage(session, caller, record)
         await service.update_user(session, record, is_active=False)
+
+
+def show_account(user_id: int | None, request: Request) -> Markup:
+    """Which account it is, as a link for those who may open it."""
+    if user_id is None:
+        return show_nothing(None)
+    name = Markup("Account {}").format(user_id)
+    if not UserView.is_open_to(request.state.principal, "view"):
+        return name
+    address = request.url_for("admin:details", identity=UserView.identity, pk=user_id)
+    return Markup('<a href="{}">{}</a>').format(address, name)
 
 
 class SessionView(ConsoleView, model=UserSession):

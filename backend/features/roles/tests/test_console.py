@@ -11,7 +11,6 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.core.console import ConsoleView
-from backend.features import FEATURES
 from backend.features.roles.admin import RoleHolderView, RoleView
 from backend.features.roles.models import Role, RolePermission, UserRole
 from backend.features.users.admin import UserView
@@ -248,78 +247,3 @@ async def test_a_role_in_the_console_holds_no_more_than_its_maker(
         assert "you do not hold yourself" in page.text
     assert (await act(browser, "role", "delete", strong)).status_code == 403
     assert await permissions_of(session, "Keeper") == mine
-
-
-# --- a real browser ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 360])
-async def test_a_person_makes_a_role_and_gives_it(fresh_server: str, page: Any, width: int) -> None:
-    problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    await page.set_viewport_size({"width": width, "height": 900})
-    await page.goto(f"{fresh_server}/admin/role/create")
-    await page.get_by_label("E-mail address").fill("admin@example.com")
-    await page.get_by_label("Password").fill(PASSWORD)
-    await page.get_by_role("button", name="Sign in").click()
-    await page.get_by_role("heading", name="Console").wait_for()
-
-    await page.goto(f"{fresh_server}/admin/role/create")
-    await page.get_by_label("Name").fill("Support desk")
-    await page.get_by_label("users:read").check()
-    assert not await page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-    await page.get_by_role("button", name="Save", exact=True).click()
-    await page.get_by_role("link", name="Support desk", exact=True).click()
-    await page.get_by_role("link", name="Who holds this role").click()
-    await page.goto(f"{fresh_server}/admin/user-role/create")
-    await page.get_by_label("Role").select_option("Support desk")
-    await page.get_by_label("Person").press_sequentially("adm")
-    suggested = page.locator("#user_id-suggestions option")
-    await suggested.wait_for(state="attached")
-    await page.get_by_label("Person").fill(await suggested.get_attribute("value"))
-    await page.get_by_role("button", name="Save", exact=True).click()
-    await page.get_by_role("link", name="admin@example.com", exact=True).wait_for()
-    assert not await page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-    assert problems == []
-
-
-@pytest.mark.browser
-async def test_a_role_that_may_only_view_one_kind_of_record_sees_exactly_that(fresh_server: str, page: Any) -> None:
-    kind, plural = ("item", "Items") if "items" in FEATURES else ("user", "Users")
-    person = {"email": "viewer@example.com", "password": PASSWORD}
-    httpx2.post(f"{fresh_server}/api/v1/auth/signup", json=person).raise_for_status()
-
-    async def sign_in(address: str) -> None:
-        await page.goto(f"{fresh_server}/admin/login")
-        await page.get_by_label("E-mail address").fill(address)
-        await page.get_by_label("Password").fill(PASSWORD)
-        await page.get_by_role("button", name="Sign in").click()
-        await page.get_by_role("heading", name="Console").wait_for()
-
-    await sign_in("admin@example.com")
-    await page.goto(f"{fresh_server}/admin/role/create")
-    await page.get_by_label("Name").fill("Viewers")
-    await page.get_by_label("console:enter").check()
-    await page.get_by_label(f"See {plural.lower()} whole").check()
-    await page.get_by_role("button", name="Save", exact=True).click()
-    await page.get_by_role("link", name="Viewers", exact=True).wait_for()
-    await page.goto(f"{fresh_server}/admin/user-role/create")
-    await page.get_by_label("Role").select_option("Viewers")
-    await page.get_by_label("Person").fill(person["email"])
-    await page.get_by_role("button", name="Save", exact=True).click()
-    await page.get_by_role("link", name=person["email"], exact=True).wait_for()
-    await page.locator("#menu").get_by_role("button", name="Sign out").click()
-
-    await sign_in(person["email"])
-    lists = await page.eval_on_selector_all(
-        "a[href*='/list']", "links => links.map(link => new URL(link.href).pathname)"
-    )
-    assert set(lists) == {f"/admin/{kind}/list"}
-    await page.goto(f"{fresh_server}/admin/{kind}/list")
-    await page.get_by_role("heading", name=plural, exact=True).wait_for()
-    for what in ("create", "edit", "action", "import", "export"):
-        assert await page.locator(f"[href*='/{what}'], [formaction*='/{what}']").count() == 0, what
-    for address in ("role/list", "audit-entry/list", f"{kind}/create", f"{kind}/edit/1"):
-        answer = await page.goto(f"{fresh_server}/admin/{address}")
-        assert answer.status in (403, 404), address
