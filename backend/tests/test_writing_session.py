@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel, col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from backend.core import pool
 from backend.core.commits import after_commit
 from backend.core.config import DatabaseSettings
 from backend.core.db import Database, family
@@ -33,7 +34,8 @@ async def database(committed_database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def straight(database: Database) -> Database:
+def straight(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    monkeypatch.setattr(pool, "FRESH", 60)  # seconds: a busy machine makes no difference
     if family(database.url) != "postgresql":
         pytest.skip("the others go SQLAlchemy's way")
     return database
@@ -79,6 +81,13 @@ async def locked_users(database: Database) -> AsyncIterator[AsyncConnection]:
         await connection.execute(text("LOCK TABLE users IN EXCLUSIVE MODE"))
         yield connection
     await other.close()
+
+
+async def waiting_for_the_lock(blocking: AsyncConnection) -> int:
+    """Whose statement has arrived: the process of the server."""
+    while (pid := (await blocking.execute(text(WAITS))).scalar()) is None:
+        await asyncio.sleep(0.01)
+    return int(pid)
 
 
 async def test_what_is_stored_is_there_after_the_commit_as_if_it_had_been_added(database: Database) -> None:
@@ -266,10 +275,9 @@ async def test_when_the_connection_is_lost_at_the_last_nobody_knows_and_caches_a
         after_commit(session, lambda: done.append("mailed"))
         after_commit(session, lambda: done.append("invalidated"), if_unsure=True)
         storing = asyncio.create_task(store_last(session, User, **person))
-        await asyncio.sleep(0.2)  # it has been sent
+        pid = await waiting_for_the_lock(blocking)
         assert not has_opened(session)
-        found = await blocking.execute(text(WAITS))
-        await end(straight, int(found.scalar_one()))
+        await end(straight, pid)
         with pytest.raises(DBAPIError) as failed:
             await storing
     assert isinstance(of_database(failed.value), Unavailable)
@@ -296,7 +304,7 @@ async def test_a_connection_that_is_lost_meanwhile_is_an_outage(straight: Databa
 @pytest.mark.parametrize("how", [store, store_last])
 async def test_who_gives_up_stores_nothing(straight: Database, how: Store) -> None:
     first, second = somebody(), somebody()
-    async with locked_users(straight):
+    async with locked_users(straight) as blocking:
 
         async def wait() -> None:
             async with straight.writing_session() as session:
@@ -304,7 +312,7 @@ async def test_who_gives_up_stores_nothing(straight: Database, how: Store) -> No
                 await session.commit()
 
         waiting = asyncio.create_task(wait())
-        await asyncio.sleep(0.2)  # it has been sent
+        await waiting_for_the_lock(blocking)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
