@@ -14,7 +14,6 @@ from backend.features.users.models import User
 from backend.main import create_app
 from backend.testing import settings_for
 
-
 REQUEST = "one-and-the-same"
 
 

@@ -65,7 +65,9 @@ async def test_it_is_one_statement_and_is_audited(
     models = pytest.importorskip("backend.features.audit.models")
     async with database.session(reading=True) as session:
         subject = models.AuditEntry.subject_type == "items", models.AuditEntry.subject_id == str(item["id"])
-        [entry] = (await session.exec(select(models.AuditEntry).where(*subject))).all()
+        found = (await session.exec(select(models.AuditEntry).where(*subject).order_by(models.AuditEntry.id))).all()
+    entry = found[-1]  # SQLite gives the keys of deleted items to others
+    assert len(found) == 1 or database.family == "sqlite"
     assert (entry.action, entry.actor_id, entry.via) == ("items.created", item["owner_id"], "token")
     assert entry.changes["price"] == [None, "19.99"]
     assert entry.request_id == answer.headers.get("X-Request-ID", "")
