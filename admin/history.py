@@ -4,6 +4,7 @@ would change.
 It walks back from what is stored now: the oldest change after the chosen moment tells what a field held then.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -161,16 +162,16 @@ async def _record(view: ConsoleView, request: Request) -> Any:
     return await view.get_object_for_edit(request)
 
 
-class Histories:
+class Histories(ABC):
     """The console's pages of a record's history, and of putting it back."""
 
     templates: Jinja2Templates
 
-    def view_of(self, request: Request, verb: str) -> ConsoleView:
-        raise NotImplementedError
+    @abstractmethod
+    def view_of(self, request: Request, verb: str) -> ConsoleView: ...
 
-    def is_changeable(self, request: Request, view: ConsoleView, record: Any) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def is_changeable(self, request: Request, view: ConsoleView, record: Any) -> bool: ...
 
     @login_required
     async def history(self, request: Request) -> Response:

@@ -6,6 +6,7 @@ Each reads its own names in the query, `f_role` or `f_created_at_from`. What can
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,7 @@ class Control:
     options: Sequence[tuple[str, str]] = ()
 
 
-class Filter:
+class Filter(ABC):
     """What all filters have: a column, and what the person calls it (None: as the view does)."""
 
     parts: ClassVar[Mapping[str, str]] = {"": ""}  # suffix in the query → what the input adds to the label
@@ -59,9 +60,9 @@ class Filter:
         """What the query says, part by part; "" for nothing."""
         return tuple(query.get(name, "").strip() for name in self.names)
 
+    @abstractmethod
     def condition(self, *asked: str) -> ColumnElement[bool]:
         """What rows have to satisfy, when something is asked. HTTPException when it cannot be meant."""
-        raise NotImplementedError
 
     def told(self, *asked: str) -> str:
         """What is asked, in words, after the label."""
@@ -148,9 +149,9 @@ class Related(Filter):
 class _Range(Filter):
     parts: ClassVar[Mapping[str, str]] = {"_from": "from", "_to": "to"}
 
+    @abstractmethod
     def bounds(self, low: str, high: str) -> tuple[Any, Any]:
         """The lowest value that is meant, and the one from which on no more are; None for an open end."""
-        raise NotImplementedError
 
     def condition(self, *asked: str) -> ColumnElement[bool]:
         low, high = self.bounds(*asked)
