@@ -662,6 +662,10 @@ async def page() -> AsyncIterator[Any]:
 AXE = ROOT / "backend/tests/axe/axe.min.js"  # axe-core 4.14.1 from npm, unchanged
 
 
+# For `page.add_init_script`: what the Content-Security-Policy stops is an error in the browser's console.
+ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
+
+
 async def axe(page: Any) -> list[str]:
     """What axe-core finds wrong with the page as it is now, one line for each place: `[]` is how it should be."""
     await page.evaluate(f"{AXE.read_text()}\n;null")

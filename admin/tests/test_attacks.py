@@ -20,7 +20,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.routing import Route
 
 from admin.guard import REFUSAL, SAFE_METHODS
-from admin.tests.test_browser import ON_VIOLATION
 from admin.tests.test_guard import FOREIGN, console_of
 from admin.tests.test_permissions import views
 from backend.core.auth import Rank
@@ -29,7 +28,7 @@ from backend.core.models import SecretText, utc_now
 from backend.features import FEATURES
 from backend.features.users.events import PermissionsAsked
 from backend.features.users.models import User, UserSession
-from backend.testing import BASE_URL, PASSWORD, Console, MakeUser, act, new_client
+from backend.testing import BASE_URL, ON_VIOLATION, PASSWORD, Console, MakeUser, act, new_client
 
 Statements = Callable[[], AbstractContextManager[list[str]]]
 

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from backend.testing import PASSWORD, axe
+from backend.testing import ON_VIOLATION, PASSWORD, axe
 
-ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
 SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
 
 

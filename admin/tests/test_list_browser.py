@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from admin.tests.test_browser import ON_VIOLATION, SIZES, is_wider_than_the_window, sign_in
+from admin.tests.test_browser import SIZES, is_wider_than_the_window, sign_in
+from backend.testing import ON_VIOLATION
 
 
 @pytest.mark.browser

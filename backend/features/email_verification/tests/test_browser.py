@@ -6,9 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from backend.testing import PASSWORD, running_server, smtp_server, text_of
-
-ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
+from backend.testing import ON_VIOLATION, PASSWORD, running_server, smtp_server, text_of
 
 
 @pytest.mark.browser

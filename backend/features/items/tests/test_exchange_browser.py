@@ -8,9 +8,8 @@ from typing import Any
 import openpyxl
 import pytest
 
-from backend.testing import PASSWORD, axe
+from backend.testing import ON_VIOLATION, PASSWORD, axe
 
-ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
 WRONG = "name,price,stock\nImported lamp,cheap,3\nImported chair,45,1\n"
 
 

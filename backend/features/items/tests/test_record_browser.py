@@ -6,10 +6,9 @@ import httpx2
 import pytest
 
 from backend.features import FEATURES
-from backend.testing import PASSWORD, axe
+from backend.testing import ON_VIOLATION, PASSWORD, axe
 
 ADMIN, API = "admin@example.com", "/api/v1"
-ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
 WIDTHS = {"desk": 1280, "phone": 360}
 MADE, ON_A_PAGE = 40, 25
 LOWEST = {"desk": 9000, "phone": 8000}  # prices that no other item of this server has

@@ -6,9 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from backend.testing import PASSWORD, SmtpServer, running_server, smtp_server, text_of
+from backend.testing import ON_VIOLATION, PASSWORD, SmtpServer, running_server, smtp_server, text_of
 
-ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
 ADA, NEW = "ada@example.com", "Nautilus-1954-x"
 
 

@@ -6,10 +6,9 @@ import httpx2
 import pytest
 
 from backend.features import FEATURES
-from backend.testing import PASSWORD, axe
+from backend.testing import ON_VIOLATION, PASSWORD, axe
 
 ADMIN, ADA = "admin@example.com", "ada@example.org"
-ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
 OWN_PAGES = {"Home", "Profile"} | ({"Second factor"} if "two_factor" in FEATURES else set())
 CLOSED = ("role/list", "user/list", "user/details/1", "item/create", "item/edit/1", "item/import")
 CLOSED_FORMS = ("item/action/delete", "item/action/purge", "item/edit-list")

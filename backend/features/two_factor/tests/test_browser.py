@@ -6,11 +6,10 @@ import httpx2
 import pytest
 
 from backend.features.two_factor.tests.enrolment import Phone
-from backend.testing import PASSWORD
+from backend.testing import ON_VIOLATION, PASSWORD
 
 ADMIN, ADA = "admin@example.com", "ada@example.org"
 API = "/api/v1"
-ON_VIOLATION = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
 
 
 async def watched(page: Any) -> list[str]:
