@@ -11,7 +11,7 @@ import httpx2
 from alembic import command
 
 from backend.testing import run_alembic, start_postgresql, start_redis, temporary_database
-from bench import whole
+from bench import database, whole
 from bench.cases import CASES, prepare
 from bench.comparison import Verdicts, count, judge, measure, references, table, tails, targets
 from bench.load import Ask, wrk
@@ -33,9 +33,9 @@ def services(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
                 os.environ[name] = url
             elif name not in os.environ:
                 start(stack.callback)
-        database = stack.enter_context(temporary_database("postgresql"))
-        run_alembic(database, lambda alembic: command.upgrade(alembic, "head"))
-        yield database, os.environ["TEST_REDIS_URL"]
+        url = stack.enter_context(temporary_database("postgresql"))
+        run_alembic(url, lambda alembic: command.upgrade(alembic, "head"))
+        yield url, os.environ["TEST_REDIS_URL"]
 
 
 async def prepared(server: Server) -> dict[str, Ask]:
@@ -69,12 +69,14 @@ def bench(options: argparse.Namespace, environment: Mapping[str, str], verdicts:
     cases = [case for case in CASES if case.name in (options.only or [one.name for one in CASES])]
     with the_app(environment) as app, references(cases, environment["DATABASE_URL"]) as others:
         ours = asyncio.run(prepared(app))
+        asyncio.run(database.analyze(environment["DATABASE_URL"]))
         asked = targets(cases, app, ours, others)
         found = measure(asked, options.turns, options.seconds)
         counts = count(cases, ours, environment)
         table(cases, found, counts)
         print(f"cold start, until /ready says so: {app.started_in:.1f} s\n")
         judge(cases, found, counts, verdicts)
+        asyncio.run(database.step_aside(environment["DATABASE_URL"]))
         tails(asked, found, options.seconds, options.turns, verdicts)
         if not options.only:
             whole_process(app, ours, environment, options.turns, options.requests, verdicts)
@@ -101,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := {*options.only} - {*names}:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     verdicts = Verdicts()
-    with services(options) as (database, redis):
-        environment = production(database, redis, dict(one.split("=", 1) for one in options.set))
+    with services(options) as (url, redis):
+        environment = production(url, redis, dict(one.split("=", 1) for one in options.set))
         if options.profile:
             profile(options.profile, environment, options.seconds)
         else:

@@ -80,6 +80,11 @@ def typical(runs: Iterable[Found]) -> Found:
     return Found(*map(median, zip(*runs, strict=True)))
 
 
+def share(ours: Iterable[float], others: Iterable[float]) -> float:
+    """Of each pair, one measured right after the other, the first by the second: the median. A slow minute has both."""
+    return median(one / other for one, other in zip(ours, others, strict=True))
+
+
 def steady(server: Server, ask: Ask, rate: float, seconds: float) -> tuple[float, float]:
     """p50 and p99 in milliseconds, as a process on the other core sees them."""
     url = urlsplit(server.base)

@@ -10,7 +10,7 @@ from statistics import median
 from backend.core import feature
 from backend.features import FEATURES
 from bench.cases import CASES, REFERENCES
-from bench.load import SHORTLY, Ask, load, typical
+from bench.load import SHORTLY, Ask, load, share
 from bench.servers import Server, reference, the_app
 from scripts.one_core import ROOT
 
@@ -53,16 +53,15 @@ def divided(
             database = environment["DATABASE_URL"]
             with reference(module, ask.path, database) as bare, reference(module, ask.path, database, 2) as bare_two:
                 ours, bares = _cpu(two, one, asks[name], turns), _cpu(bare_two, bare, ask, turns)
-            yield name, ours[0] / ours[1], bares[0] / bares[1]
+            yield name, share(*ours), share(*bares)
 
 
-def _cpu(this: Server, that: Server, ask: Ask, turns: int) -> tuple[float, float]:
+def _cpu(this: Server, that: Server, ask: Ask, turns: int) -> tuple[list[float], list[float]]:
     """µs of a request to each of the two, asked by turns."""
     for server in (this, that):  # what is slow only once
         load(server, ask, 1)
     pairs = [(load(this, ask, SHORTLY), load(that, ask, SHORTLY)) for _ in range(turns)]
-    mine, others = (typical(runs).cpu for runs in zip(*pairs, strict=True))
-    return mine, others
+    return [mine.cpu for mine, _ in pairs], [other.cpu for _, other in pairs]
 
 
 def watchers() -> list[str]:
@@ -78,13 +77,7 @@ def watching(everything: Server, asks: Mapping[str, Ask], environment: Mapping[s
     """µs of the core that these add to each of the cheap requests: the median of what was measured by turns."""
     off = ",".join(filter(None, (environment.get("FEATURES_OFF"), *watchers())))
     with the_app(environment, FEATURES_OFF=off) as without:
-        return [median(_differences(everything, without, asks[case], turns)) for case in CHEAP]
-
-
-def _differences(this: Server, that: Server, ask: Ask, turns: int) -> list[float]:
-    for server in (this, that):  # what is slow only once
-        load(server, ask, 1)
-    return [load(this, ask, SHORTLY).cpu - load(that, ask, SHORTLY).cpu for _ in range(2 * turns + 1)]
+        return [_added(everything, without, asks[case], 2 * turns + 1) for case in CHEAP]
 
 
 def removable() -> list[str]:
@@ -108,5 +101,9 @@ def feature_costs(everything: Server, asks: Mapping[str, Ask], environment: Mapp
 def _difference(this: Server, that: Server, ask: Ask, turns: int) -> str:
     if not that.answers(ask.path, ask.headers):
         return "—"  # it is the feature that answers
-    mine, others = _cpu(this, that, ask, turns)
-    return f"{mine - others:+.0f}"
+    return f"{_added(this, that, ask, turns):+.0f}"
+
+
+def _added(this: Server, that: Server, ask: Ask, turns: int) -> float:
+    """µs of a request to this that it does not take that."""
+    return median(mine - other for mine, other in zip(*_cpu(this, that, ask, turns), strict=True))

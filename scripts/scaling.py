@@ -164,8 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--mix", type=numbers, default={}, help="parts of the requests, and no others: read=60,create=10"
     )
     parser.add_argument("--io-ms", type=float, default=1.0, help="waiting for the database, which takes no core")
-    parser.add_argument("--pool-size", type=int, default=10, help="DATABASE__POOL_SIZE")
-    parser.add_argument("--max-overflow", type=int, default=5, help="DATABASE__MAX_OVERFLOW")
+    parser.add_argument("--pool-size", type=int, default=15, help="DATABASE__POOL_SIZE")
+    parser.add_argument("--max-overflow", type=int, default=0, help="DATABASE__MAX_OVERFLOW")
     parser.add_argument("--max-connections", type=int, default=100, help="PostgreSQL's own default")
     parser.add_argument("--primary-writes", type=int, default=5000, help="commits/s of the primary; an assumption")
     parser.add_argument("--requests", type=int, default=100_000, help="how many to simulate per line")
