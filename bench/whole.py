@@ -77,7 +77,7 @@ def watching(everything: Server, asks: Mapping[str, Ask], environment: Mapping[s
     """µs of the core that these add to each of the cheap requests: the median of what was measured by turns."""
     off = ",".join(filter(None, (environment.get("FEATURES_OFF"), *watchers())))
     with the_app(environment, FEATURES_OFF=off) as without:
-        return [_added(everything, without, asks[case], 2 * turns + 1) for case in CHEAP]
+        return [median(_added(everything, without, asks[case], 2 * turns + 1)) for case in CHEAP]
 
 
 def removable() -> list[str]:
@@ -89,21 +89,22 @@ def removable() -> list[str]:
 
 def feature_costs(everything: Server, asks: Mapping[str, Ask], environment: Mapping[str, str], turns: int) -> None:
     """Print what each feature adds to a request: all on, minus all but this one, measured by turns."""
-    print(f"µs of the core per request {'':10} " + " ".join(f"{name:>8}" for name in CHEAP))
+    print(f"{'µs of the core per request':36} " + " ".join(f"{name:>18}" for name in CHEAP))
     for name in removable():
         off = ",".join(filter(None, (environment.get("FEATURES_OFF"), name)))
         with the_app(environment, FEATURES_OFF=off) as without:
             cells = [_difference(everything, without, asks[case], turns) for case in CHEAP]
-        print(f"{name:36} " + " ".join(f"{cell:>8}" for cell in cells), flush=True)
+        print(f"{name:36} " + " ".join(f"{cell:>18}" for cell in cells), flush=True)
     print()
 
 
 def _difference(this: Server, that: Server, ask: Ask, turns: int) -> str:
     if not that.answers(ask.path, ask.headers):
         return "—"  # it is the feature that answers
-    return f"{_added(this, that, ask, turns):+.0f}"
+    added = _added(this, that, ask, turns)
+    return f"{median(added):+.0f} ({min(added):+.0f} … {max(added):+.0f})"
 
 
-def _added(this: Server, that: Server, ask: Ask, turns: int) -> float:
-    """µs of a request to this that it does not take that."""
-    return median(mine - other for mine, other in zip(*_cpu(this, that, ask, turns), strict=True))
+def _added(this: Server, that: Server, ask: Ask, turns: int) -> list[float]:
+    """µs of a request to this that it does not take that, in each turn."""
+    return [mine - other for mine, other in zip(*_cpu(this, that, ask, turns), strict=True)]

@@ -93,6 +93,7 @@ def _requests(base: str) -> dict[str, bytes]:
         "create": ("POST", "/api/v1/store/items", ITEM),
     }
     heads = f"Host: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    heads += "Cache-Control: no-store\r\n"  # planned with what the database has to answer
     return {
         name: f"{method} {path} HTTP/1.1\r\n{heads}Content-Length: {len(body)}\r\n\r\n{body}".encode()
         for name, (method, path, body) in kinds.items()

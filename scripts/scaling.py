@@ -23,10 +23,10 @@ class Kind(NamedTuple):
 # From `./scripts/simulate-scaling --measure --seconds 5 --database postgresql://…`. docs/explanation/scaling.md shows
 # these numbers; a test compares them. The shares are an assumption: put in yours.
 MEASURED = {
-    "health": Kind(0.37, 0.05, database=False),
-    "read": Kind(2.89, 0.60),
-    "list": Kind(5.76, 0.25),
-    "create": Kind(3.97, 0.10, writes=True),
+    "health": Kind(0.10, 0.05, database=False),
+    "read": Kind(0.30, 0.60),
+    "list": Kind(0.59, 0.25),
+    "create": Kind(0.46, 0.10, writes=True),
 }
 RESERVED = 3  # connections that PostgreSQL keeps for superusers
 
