@@ -44,6 +44,15 @@ class Found(NamedTuple):
     cpu: float  # µs of the server's core for each answer
 
 
+class Tail(NamedTuple):
+    p50: float  # milliseconds
+    p99: float
+
+    @property
+    def times(self) -> float:
+        return self.p99 / self.p50
+
+
 def wrk() -> str:
     if not (program := shutil.which("wrk")):
         sys.exit("wrk is missing: ./scripts/install-programs installs it on Debian and Ubuntu")
@@ -80,13 +89,13 @@ def typical(runs: Iterable[Found]) -> Found:
     return Found(*map(median, zip(*runs, strict=True)))
 
 
-def share(ours: Iterable[float], others: Iterable[float]) -> float:
-    """Of each pair, one measured right after the other, the first by the second: the median. A slow minute has both."""
-    return median(one / other for one, other in zip(ours, others, strict=True))
+def ratio(these: Iterable[float], those: Iterable[float]) -> float:
+    """The median of those of each turn: a slow minute has both."""
+    return median(this / that for this, that in zip(these, those, strict=True))
 
 
-def steady(server: Server, ask: Ask, rate: float, seconds: float) -> tuple[float, float]:
-    """p50 and p99 in milliseconds, as a process on the other core sees them."""
+def steady(server: Server, ask: Ask, rate: float, seconds: float) -> Tail:
+    """What a process on the other core sees."""
     url = urlsplit(server.base)
     head = "".join(f"{name}: {value}\r\n" for name, value in ask.headers)
     request = f"{ask.method} {ask.path} HTTP/1.1\r\nHost: {url.netloc}\r\n{head}Content-Length: {len(ask.body)}\r\n\r\n"
@@ -96,5 +105,4 @@ def steady(server: Server, ask: Ask, rate: float, seconds: float) -> tuple[float
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds * 5 + 60, check=False)
     if done.returncode:
         sys.exit(f"{ask.method} {ask.path} at {rate:.0f} requests/s: {done.stderr}")
-    p50, p99 = json.loads(done.stdout)
-    return p50, p99
+    return Tail(*json.loads(done.stdout))

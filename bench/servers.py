@@ -109,13 +109,17 @@ def _status(url: str, headers: tuple[tuple[str, str], ...] = ()) -> int:
         return 503
 
 
+def plain_url(database: str) -> str:
+    """As asyncpg reads it."""
+    return make_url(database).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 @contextmanager
 def reference(module: str, ready: str, database: str, workers: int = 1) -> Iterator[Server]:
     """One of the servers that the app is compared with."""
     port = free_port()
-    plain = make_url(database).set(drivername="postgresql").render_as_string(hide_password=False)
     command = ["-m", "uvicorn", f"bench.{module}:app", "--port", str(port), "--workers", str(workers), *UVICORN]
-    with _running(command, port, ready, {"BENCH_DATABASE_URL": plain}, *CORES[:workers]) as server:
+    with _running(command, port, ready, {"BENCH_DATABASE_URL": plain_url(database)}, *CORES[:workers]) as server:
         yield server
 
 

@@ -10,7 +10,7 @@ from statistics import median
 from backend.core import feature
 from backend.features import FEATURES
 from bench.cases import CASES, REFERENCES
-from bench.load import SHORTLY, Ask, load, share
+from bench.load import SHORTLY, Ask, load, ratio
 from bench.servers import Server, reference, the_app
 from scripts.one_core import ROOT
 
@@ -53,7 +53,7 @@ def divided(
             database = environment["DATABASE_URL"]
             with reference(module, ask.path, database) as bare, reference(module, ask.path, database, 2) as bare_two:
                 ours, bares = _cpu(two, one, asks[name], turns), _cpu(bare_two, bare, ask, turns)
-            yield name, share(*ours), share(*bares)
+            yield name, ratio(*ours), ratio(*bares)
 
 
 def _cpu(this: Server, that: Server, ask: Ask, turns: int) -> tuple[list[float], list[float]]:

@@ -172,7 +172,7 @@ class ApiSettings(BaseModel):
 class DatabaseSettings(BaseModel):
     url: str = Field("sqlite:///data/mainstay.db", description="SQLite, PostgreSQL or MySQL/MariaDB URL")
     pool_size: int = Field(15, ge=1, description="Most connections kept open per process")
-    max_overflow: int = Field(0, ge=0, description="Further connections under load, each opened for one use")
+    max_overflow: int = Field(0, ge=0, description="Further connections under load; DATABASE__POOL_SIZE are kept")
     pool_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a connection before answering 503")
     connect_timeout: float = Field(5.0, gt=0, description="Seconds to wait for a new connection")
     command_timeout: float = Field(30.0, gt=0, description="Seconds to wait for one answer of PostgreSQL")

@@ -1,6 +1,7 @@
 """./scripts/bench as a real process, for a moment; and the two measures of its own making."""
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -8,10 +9,13 @@ import sys
 
 import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
 
 from backend.features import FEATURES
 from backend.testing import ROOT, available, temporary_database
+from bench.comparison import best_of
+from bench.database import aside, movable
+from bench.load import Tail, ratio
+from bench.servers import LOAD_CORE, plain_url
 from bench.statements import counting
 from bench.steady import asked_at
 
@@ -55,8 +59,7 @@ async def test_statements_are_counted_on_the_wire(request: pytest.FixtureRequest
     if "postgresql" not in available(request.config):
         pytest.skip("needs PostgreSQL")
     with temporary_database("postgresql") as url, counting(url) as (through, proxy):
-        plain = make_url(through).set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = await asyncpg.connect(plain)
+        connection = await asyncpg.connect(plain_url(through))
         before = proxy.count
         async with connection.transaction():  # BEGIN and COMMIT
             assert await connection.fetchval("SELECT 41 + $1::int", 1) == 42
@@ -81,3 +84,37 @@ async def test_a_wait_counts_from_when_the_request_was_due() -> None:
     assert len(found) == pytest.approx(50, abs=1)
     assert min(found) < 200
     assert max(found) > 400
+
+
+def test_a_share_is_that_of_each_turn() -> None:
+    assert ratio([1, 20, 3], [2, 40, 12]) == 0.5  # the slow second turn has both
+
+
+@pytest.mark.parametrize(
+    ("p99s", "best", "asked"),
+    [([30, 4, 9], 4, 3), ([30, 60, 90, 80, 5, 1], 5, 5), ([30, 29, 28, *[40] * 20], 28, 12)],
+)
+def test_the_best_run_counts_and_more_are_made_until_one_meets_the_target(
+    p99s: list[float], best: float, asked: int
+) -> None:
+    left = iter(p99s)
+    found, runs = best_of(3, lambda: Tail(1.0, next(left)))
+    assert (found.p99, len(runs)) == (best, asked)
+
+
+async def test_the_database_leaves_the_core_while_tails_are_measured(request: pytest.FixtureRequest) -> None:
+    if "postgresql" not in available(request.config):
+        pytest.skip("needs PostgreSQL")
+
+    def look(url: str, pid: int) -> tuple[set[int], set[int]]:
+        with aside(url):
+            meanwhile = os.sched_getaffinity(pid)
+        return meanwhile, os.sched_getaffinity(pid)
+
+    with temporary_database("postgresql") as url:
+        connection = await asyncpg.connect(plain_url(url))
+        if not movable(pid := connection.get_server_pid()):
+            pytest.skip("needs a PostgreSQL that we may tell where to run")
+        before = os.sched_getaffinity(pid)
+        assert await asyncio.to_thread(look, url, pid) == ({LOAD_CORE}, before)
+        await connection.close()
