@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--turns",
         type=int,
         default=3,
-        help="of each; the median counts, of tails the best (default 3)",
+        help="runs of each, of which the median counts (default 3)",
     )
     parser.add_argument("--requests", type=int, default=200_000, help="after which the memory is compared")
     parser.add_argument("--database-url", default="", help="a PostgreSQL server; else TEST_POSTGRESQL_URL, or our own")

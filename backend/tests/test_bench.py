@@ -12,9 +12,8 @@ import pytest
 
 from backend.features import FEATURES
 from backend.testing import ROOT, available, temporary_database
-from bench.comparison import best_of
 from bench.database import aside, movable
-from bench.load import Tail, ratio
+from bench.load import ratio
 from bench.servers import LOAD_CORE, plain_url
 from bench.statements import counting
 from bench.steady import asked_at
@@ -88,18 +87,6 @@ async def test_a_wait_counts_from_when_the_request_was_due() -> None:
 
 def test_a_share_is_that_of_each_turn() -> None:
     assert ratio([1, 20, 3], [2, 40, 12]) == 0.5  # the slow second turn has both
-
-
-@pytest.mark.parametrize(
-    ("p99s", "best", "asked"),
-    [([30, 4, 9], 4, 3), ([30, 60, 90, 80, 5, 1], 5, 5), ([30, 29, 28, *[40] * 20], 28, 12)],
-)
-def test_the_best_run_counts_and_more_are_made_until_one_meets_the_target(
-    p99s: list[float], best: float, asked: int
-) -> None:
-    left = iter(p99s)
-    found, runs = best_of(3, lambda: Tail(1.0, next(left)))
-    assert (found.p99, len(runs)) == (best, asked)
 
 
 async def test_the_database_leaves_the_core_while_tails_are_measured(request: pytest.FixtureRequest) -> None:
