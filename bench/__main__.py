@@ -77,7 +77,7 @@ def bench(options: argparse.Namespace, environment: Mapping[str, str], verdicts:
         table(cases, found, counts)
         print(f"cold start, until /ready says so: {app.started_in:.1f} s\n")
         judge(cases, found, counts, verdicts)
-        tails(asked, found, environment["DATABASE_URL"], options.seconds, options.turns, verdicts)
+        tails(asked, environment["DATABASE_URL"], options.seconds, options.turns, verdicts)
         if not options.only:
             whole_process(app, ours, environment, options.turns, options.requests, verdicts)
         if options.features:

@@ -88,13 +88,16 @@ def _rates(runs: Runs, name: str, other: str) -> float:
     return ratio((run.rate for run in runs[name]), (run.rate for run in runs[other]))
 
 
-def tails(asked: Targets, found: Runs, database: str, seconds: float, turns: int, verdicts: Verdicts) -> None:
+def tails(asked: Targets, database: str, seconds: float, turns: int, verdicts: Verdicts) -> None:
     """The slowest hundredth when there is time for all of them; a reference's says what the machine adds to it."""
-    for name, (server, ask) in asked.items():
-        rate = typical(found[name]).rate / 2
+    runs: dict[str, list[tuple[Tail, float]]] = {name: [] for name in asked}
+    for name in tqdm([*asked] * turns, unit="run", disable=None):
+        half = load(*asked[name], SHORTLY).rate / 2  # of what the machine can do at this moment
         with aside(database):
-            runs = [steady(server, ask, rate, seconds) for _ in range(turns)]
-        best, middle = min(runs, key=_times), sorted(runs, key=_times)[turns // 2]
+            runs[name].append((steady(*asked[name], half, seconds), half))
+    for name, found in runs.items():
+        found.sort(key=_times)
+        (best, _), (middle, rate) = found[0], found[turns // 2]
         text = f"{name} at {rate:.0f} requests/s, half of its most: "
         text += f"p99 {middle.p99:.2f} ms, {middle.times:.1f} times p50 (in the best run {best.times:.1f}"
         if name in REFERENCES:
@@ -103,5 +106,5 @@ def tails(asked: Targets, found: Runs, database: str, seconds: float, turns: int
             verdicts.say(middle.times <= TAIL, f"{text}; target: at most {TAIL})")
 
 
-def _times(run: Tail) -> float:
-    return run.times
+def _times(found: tuple[Tail, float]) -> float:
+    return found[0].times

@@ -16,13 +16,15 @@ from sqlalchemy import ClauseElement, Connection, Engine, TextClause, event
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.util.concurrency import greenlet_spawn
 from sqlmodel import Session as SyncSession
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 OVER = "what was stored by store_last() was to be the last that is asked of this session"
 READS_ONLY = "this session only reads: no GET may write, no ReadSession, no `session(reading=True)`, no console's own"
 WRITES = re.compile(r"\s*(insert|update|delete|merge|replace|truncate)\b", re.IGNORECASE)  # SQL by hand
-PATIENCE = 5.0  # seconds for a COMMIT that nobody waits for any more
+PATIENCE = 5.0  # seconds for a COMMIT that nobody waits for any more, or of which nobody knows
+_under_way: set[asyncio.Task[Any]] = set()  # or they might be collected
 
 
 class GuardedSession(OrmSession):
@@ -144,11 +146,20 @@ def after_commit(session: AsyncSession | OrmSession, action: Callable[[], object
 
 
 def do_what_waited(session: AsyncSession | OrmSession, *, unsure: bool = False) -> None:
-    """`unsure`: only what is to be done even then."""
+    """`unsure`: only what is to be done even then; and once more, as the database may still be at the COMMIT."""
     with ExitStack() as all_of_them:  # whatever becomes of one
         for one in reversed(session.info.pop("after_commit", [])):
             if one.if_unsure or not unsure:
                 all_of_them.callback(one.action)
+            if one.if_unsure and unsure:
+                with suppress(RuntimeError):  # no event loop: a script, or a thread
+                    asyncio.get_running_loop().call_later(PATIENCE, _once_more, one.action)
+
+
+def _once_more(action: Callable[[], object]) -> None:
+    task = asyncio.get_running_loop().create_task(greenlet_spawn(action))  # it may wait for Redis, as at a commit
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
 
 
 def _within(one: SessionTransaction | None, other: SessionTransaction | None) -> bool:

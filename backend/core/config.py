@@ -206,7 +206,7 @@ class CacheSettings(BaseModel):
     )
     away_seconds: float = Field(2, gt=0, description="The same while Redis is away: how outdated an answer may be then")
     flight_seconds: float = Field(
-        2, gt=0, description="Longest wait for another request, or process, that computes the same answer"
+        2, gt=0, description="Wait for another request, or process, that computes the same answer; then one more does"
     )
 
 

@@ -30,6 +30,8 @@ from backend.core.events import Event, emit
 from backend.core.pool import FairPool
 from backend.core.prepared import Prepared
 
+REFUSED = ("22", "23")  # classes of SQLSTATE: values, and constraints; nothing is stored then
+
 
 @dataclass(frozen=True, kw_only=True)
 class Along:
@@ -169,7 +171,7 @@ class WritingSession(LateSession):
             [row] = await driver.fetch(prepared.text, *arguments)
         except BaseException as exc:  # noqa: BLE001  it is raised there
             statements.note_failure(prepared.text, began, exc)
-            if self._last:
+            if self._last and (getattr(exc, "sqlstate", None) or "")[:2] not in REFUSED:
                 do_what_waited(self, unsure=True)
             await self.run_sync(_fail, exc, prepared.text)
         statements.note(prepared.text, began)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import asyncpg
 import pytest
@@ -83,6 +84,21 @@ async def test_a_wait_counts_from_when_the_request_was_due() -> None:
     assert len(found) == pytest.approx(50, abs=1)
     assert min(found) < 200
     assert max(found) > 400
+
+
+async def test_a_pause_of_the_client_is_not_the_servers() -> None:
+    async def quick(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    async with await asyncio.start_server(quick, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asking = asked_at("127.0.0.1", port, b"GET / HTTP/1.1\r\n\r\n", connections=20, rate=20, seconds=1)
+        asyncio.get_running_loop().call_later(0.475, time.sleep, 0.4)
+        found = await asking
+    assert len(found) == pytest.approx(20, abs=1)
+    assert sum(one > 100 for one in found) <= 1, "of the eight that were due meanwhile, and what was under way"
 
 
 def test_a_share_is_that_of_each_turn() -> None:

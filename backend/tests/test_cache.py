@@ -2,8 +2,10 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
@@ -14,8 +16,12 @@ from sqlalchemy import Connection, event, text
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from backend.core.auth import Actor, Principal, Rank
 from backend.core.cache import cached, cached_result
 from backend.core.cache.keys import caller_key, request_key
+from backend.core.cache.payload import Payload
+from backend.core.cache.sessions import settled
+from backend.core.cache.store import Wanted
 from backend.core.cache.warming import warms
 from backend.core.config import DatabaseSettings
 from backend.core.db import sync_engine
@@ -178,8 +184,6 @@ async def test_nobody_waits_longer_than_the_bound(make_app: MakeApp) -> None:
         app.state.gates["never"] = asyncio.Event()
         await client.get("/notes/mine", headers=ADA)  # a second connection is not to be had: memory has one
         cache = cache_of(app)
-        from backend.core.cache.payload import Payload
-        from backend.core.cache.store import Wanted
 
         wanted = Wanted(key="slow", tags=(), seconds=9, namespace="test")
 
@@ -195,6 +199,89 @@ async def test_nobody_waits_longer_than_the_bound(make_app: MakeApp) -> None:
         assert (await cache.get(wanted, quick)).body == b"quick"
         app.state.gates["never"].set()
         assert (await first).body == b"late"
+
+
+class Slow:
+    """A computation under one key: who leads it hangs, until `gate` is opened."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.cache = cache_of(app)
+        self.gate, self.helped = asyncio.Event(), 0
+        self.failure: Exception | None = None
+
+    def get(self, compute: Callable[[], Awaitable[Payload]]) -> asyncio.Task[Payload]:
+        wanted = Wanted(key="slow", tags=("slow",), seconds=9, namespace="test")
+        return asyncio.create_task(self.cache.get(wanted, compute))
+
+    async def hang(self) -> Payload:
+        await self.gate.wait()
+        return Payload(b"late")
+
+    async def help(self) -> Payload:
+        self.helped += 1
+        await asyncio.sleep(0.05)
+        if self.failure:
+            raise self.failure
+        return Payload(b"in time")
+
+
+@pytest.mark.parametrize("cancelled", ["nobody", "at once", "while another helps"])
+async def test_one_of_those_who_wait_computes_for_them_all(make_app: MakeApp, cancelled: str) -> None:
+    app = make_app(CACHE__FLIGHT_SECONDS="60" if cancelled == "at once" else "1")
+    async with running(app):
+        slow = Slow(app)
+        first = slow.get(slow.hang)
+        await asyncio.sleep(0)
+        waiting = [slow.get(slow.help) for _ in range(50)]
+        await asyncio.sleep(0)
+        if cancelled != "at once":
+            await until(lambda: slow.helped > 0)
+        if cancelled != "nobody":
+            first.cancel()
+        assert {(await one).body for one in waiting} == {b"in time"}
+        assert slow.helped == 1
+        assert (await slow.get(slow.hang)).body == b"in time", "it is kept"
+        slow.gate.set()
+        if cancelled == "nobody":
+            assert (await first).body == b"late"
+
+
+async def test_when_who_helps_fails_the_others_try_for_themselves_and_hear_what_comes_of_it(make_app: MakeApp) -> None:
+    app = make_app(CACHE__FLIGHT_SECONDS="0.3")
+    async with running(app):
+        slow = Slow(app)
+        slow.failure = TimeoutError("the database is slow")
+        first = slow.get(slow.hang)
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):  # and not 0.3 seconds more for each
+            found = await asyncio.gather(*(slow.get(slow.help) for _ in range(200)), return_exceptions=True)
+        assert {type(one) for one in found} == {TimeoutError}
+        slow.gate.set()
+        assert (await first).body == b"late"
+
+
+async def test_what_helps_is_outdated_too(make_app: MakeApp) -> None:
+    app = make_app(CACHE__FLIGHT_SECONDS="0.05")
+    async with running(app):
+        slow = Slow(app)
+        first = slow.get(slow.hang)
+        await asyncio.sleep(0)
+        second = slow.get(slow.help)
+        await until(lambda: slow.helped > 0)
+        slow.cache.invalidate(["slow"])
+        assert (await second).body == b"in time"
+        slow.gate.set()
+        assert (await first).body == b"late"
+        assert (await slow.get(slow.help)).body == b"in time"
+        assert slow.helped == 2, "nothing was kept"
+
+
+async def test_a_session_that_only_reads_need_not_open_for_the_cache(make_app: MakeApp) -> None:
+    app = make_app()
+    async with running(app):
+        session = app.state.database.reading_session()
+        assert await settled(session)
+        assert not session.opened
 
 
 async def test_errors_and_cookies_are_for_one_caller_only(notes: httpx2.AsyncClient, notes_app: FastAPI) -> None:
@@ -260,6 +347,29 @@ def test_a_caller_is_more_than_a_number() -> None:
     different = [who_is(1), who_is(2), who_is(1, "a"), who_is(1, "a b"), who_is(1, "a", "b")]
     assert len({caller_key("principal", one) for one in different}) == 5
     assert len({caller_key("permissions", one) for one in different}) == 4
+
+
+ANOTHER = Principal(
+    id=9,
+    name="another",
+    rank=Rank.ADMIN,
+    permissions=frozenset({"a"}),
+    via="api_key",
+    credential=7,
+    narrowed=True,
+    signed_in_at=datetime(2026, 1, 1, tzinfo=UTC),
+    actor=Actor(id=8, name="hands"),
+)
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(Principal)])
+def test_all_that_is_known_about_a_caller_is_in_the_key(name: str) -> None:
+    caller = who_is(1)
+    other = replace(caller, **{name: getattr(ANOTHER, name)})
+    assert other != caller
+    assert caller_key("principal", other) != caller_key("principal", caller)
+    told = name in {"rank", "permissions"}
+    assert (caller_key("permissions", other) != caller_key("permissions", caller)) == told
 
 
 def test_routes_that_could_not_be_cached_safely_are_refused_at_import() -> None:

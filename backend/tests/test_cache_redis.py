@@ -85,6 +85,20 @@ async def test_what_one_process_computed_the_other_reads(both: Two, clients: Cli
     assert cache_of(both[1]).statistics()["tests.read_all"].shared_hits >= 1
 
 
+async def test_who_took_too_long_does_not_free_the_lock_of_the_next_one(both: Two) -> None:
+    one, other = (app.state.cache.shared for app in both)
+    slow = await one.lease("key", ("tag",), 9, 0.05)
+    await asyncio.sleep(0.1)
+    next_one = await other.lease("key", ("tag",), 9, 9)
+    assert next_one is not None
+    await slow.give_up()
+    assert await one.lease("key", ("tag",), 9, 9) is None
+    await next_one.give_up()
+    last = await one.lease("key", ("tag",), 9, 9)
+    assert last is not None
+    await last.give_up()
+
+
 async def test_what_one_process_writes_the_other_shows_within_moments(both: Two, clients: Clients) -> None:
     one, other = clients
     for expected in (2, 3, 4):

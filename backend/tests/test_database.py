@@ -464,6 +464,25 @@ async def test_a_commit_that_does_not_end_holds_nobody_up_for_long(
     await database.close()
 
 
+async def test_what_is_told_once_more_may_wait_for_an_answer_as_at_the_commit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "PATIENCE", 0.05)
+    done: list[str] = []
+
+    def tell() -> None:
+        await_only(asyncio.sleep(0))
+        done.append("told")
+
+    async with database.session() as session:
+        after_commit(session, tell, if_unsure=True)
+        await session.run_sync(lambda inner: commits.do_what_waited(inner, unsure=True))
+        assert done == ["told"]
+        async with asyncio.timeout(10):
+            while done != ["told", "told"]:
+                await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def swallowing_commits(url: URL) -> AsyncIterator[URL]:
     """A way to PostgreSQL on which the COMMIT arrives, and its answer does not: the connection breaks instead."""

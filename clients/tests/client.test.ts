@@ -137,7 +137,7 @@ for (const [version, { Auth, Items, Users }] of Object.entries(VERSIONS)) {
       const created = await items.createItem({ itemIn: { name: "Teapot", price: "19.99", stock: 3 } });
       const itemId = created.data.id;
       const ifMatch = String(created.headers.etag);
-      assert.equal(ifMatch, `"${created.data.version}"`);
+      assert.ok(ifMatch.startsWith(`"${created.data.version}-`), ifMatch);
       const { data: changed } = await items.patchItem({ itemId, ifMatch, itemPatch: { price: "18.50" } });
       assert.deepEqual([changed.price, changed.name, changed.stock], ["18.50", "Teapot", 3]);
       const { data: stale } = await refusal(412, items.putItem({ itemId, ifMatch, itemIn: { name: "Other", price: "1" } }));

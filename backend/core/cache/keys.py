@@ -40,5 +40,5 @@ def caller_key(vary: Vary, principal: Principal) -> str:
     told: list[object] = [int(principal.rank), sorted(principal.permissions)]
     if vary == "principal":
         told += [principal.id, principal.name, principal.via, principal.credential, principal.narrowed]
-        told += [principal.signed_in_at]
+        told += [principal.signed_in_at, principal.actor]
     return blake2b(repr(told).encode(), digest_size=16).hexdigest()

@@ -2,6 +2,7 @@
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from backend.core.commits import ReadingSession
 from backend.core.db import release
 
 
@@ -11,6 +12,8 @@ async def settled(session: AsyncSession) -> bool:
     Otherwise what is read might be from before an invalidation that was heard since, and would be kept after it; and
     who waits for another's computation would hold the connection that this one may need.
     """
+    if isinstance(session, ReadingSession) and session.engine is not None:
+        return True  # it has not even opened, and asks the primary
     if session.info.get("wrote") or not session.info.get("reading"):
         return False
     if session.in_transaction():

@@ -27,25 +27,33 @@ TOKEN_MS = 3_600_000  # an entry counts no longer than its tags' tokens, whoever
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to compute the value of a key. `tokens`: those of its tags, from before it is computed."""
+    """The right to compute the value of a key. `tokens`: those of its tags, from before it is computed.
+
+    After `until`, a moment of `time.monotonic()`, another process may have it.
+    """
 
     shared: "Shared"
     key: str
     tokens: list[str]
+    until: float
 
     async def store(self, payload: Payload, *, seconds: float) -> None:
         """Keep the value for so many seconds, and let those go on who waited for it."""
         data = pack(Packed(payload, time.time() + seconds, self.tokens), key=self.key, secret=self.shared.secret)
         async with self.shared.pipeline() as pipe:
             pipe.set(self.shared.entry_name(self.key), data, px=max(1, int(seconds * 1000)))
-            pipe.delete(self.shared.lock_name(self.key))
+            self._unlock(pipe)
             await pipe.execute()
 
     async def give_up(self) -> None:
         """Nothing is going to be stored: let those go on who wait for it."""
         async with self.shared.pipeline() as pipe:
-            pipe.delete(self.shared.lock_name(self.key))
+            self._unlock(pipe)
             await pipe.execute()
+
+    def _unlock(self, pipe: Pipeline) -> None:
+        if time.monotonic() < self.until:  # else it may be another's lock by now
+            pipe.delete(self.shared.lock_name(self.key))
 
 
 class Shared:
@@ -88,13 +96,14 @@ class Shared:
 
     async def lease(self, key: str, tags: tuple[str, ...], seconds: float, lock_seconds: float) -> Lease | None:
         """Ask for this before a value for so many seconds is computed; None when somebody else computes it."""
+        until = time.monotonic() + lock_seconds
         async with self.pipeline() as pipe:
             for name in self.tag_names(tags):
                 pipe.set(name, secrets.token_urlsafe(9), nx=True, px=max(TOKEN_MS, int(2000 * seconds)))
             pipe.mget(self.tag_names(tags))
             pipe.set(self.lock_name(key), b"1", nx=True, px=max(1, int(lock_seconds * 1000)))
             *_, tokens, leads = await pipe.execute()
-        return Lease(self, key, _texts(tokens)) if leads else None
+        return Lease(self, key, _texts(tokens), until) if leads else None
 
     async def drop(self, key: str) -> None:
         async with guarded(self.client, self.breakers) as redis:

@@ -36,14 +36,16 @@ class Wanted:
 
 @dataclass(eq=False)
 class Flight:
-    """A computation under way. It is in the cache's table for as long as nothing was invalidated that it rests on."""
+    """A computation under way. It is in the cache's table for as long as nothing was invalidated that it rests on.
+
+    `until`: the moment of `time.monotonic()` at which one of those who wait computes it, too. `at_work`: how many do.
+    """
 
     tags: frozenset[str]
+    until: float = 0.0
+    at_work: int = 0
+    abandoned: bool = False  # all who computed it were cancelled
     result: asyncio.Future[Payload | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def end(self, payload: Payload | None) -> None:
-        if not self.result.done():
-            self.result.set_result(payload)
 
 
 class Cache:
@@ -115,42 +117,60 @@ class Cache:
 
         No transaction may be open now that `compute` will read in: it would show data from before this call.
         """
-        if (payload := self.local.get(wanted.key)) is not None:
-            return payload
-        flight = self._flights.get(wanted.key)
-        if flight is None:
-            return await self._lead(wanted, compute)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.flight_seconds):
-                if (payload := await asyncio.shield(flight.result)) is not None:
+        bound = self.settings.flight_seconds
+        while (payload := self.local.get(wanted.key)) is None:
+            flight = self._flights.get(wanted.key)
+            if flight is None:
+                flight = self._flights[wanted.key] = Flight(frozenset((*wanted.tags, EVERYTHING)))
+                return await self._lead(wanted, flight, compute)
+            left = flight.until - time.monotonic()
+            await asyncio.wait({flight.result}, timeout=min(max(0, left), bound))
+            if flight.result.done():
+                if (payload := flight.result.result()) is not None:
                     self.local.counts_of(wanted.namespace).hits += 1
                     return payload
-        return await self._computed(wanted, compute)
+                if not flight.abandoned:
+                    return await self._computed(wanted, compute)
+            elif time.monotonic() >= flight.until and self._flights.get(wanted.key) is flight:
+                return await self._lead(wanted, flight, compute)
+        return payload
 
     async def _computed(self, wanted: Wanted, compute: Compute) -> Payload:
         self.local.counts_of(wanted.namespace).misses += 1
         return await compute()
 
-    async def _lead(self, wanted: Wanted, compute: Compute) -> Payload:
-        """Get the value from Redis or compute it, for all who ask for it meanwhile."""
-        wanted_tags = (*wanted.tags, EVERYTHING)
-        flight = self._flights[wanted.key] = Flight(frozenset(wanted_tags))
-        payload: Payload | None = None
+    async def _lead(self, wanted: Wanted, flight: Flight, compute: Compute) -> Payload:
+        """Get the value from Redis or compute it, for all who wait for it: alone, or where that takes others long."""
+        flight.at_work += 1
+        flight.until = time.monotonic() + 2 * self.settings.flight_seconds  # another process may be at it first
         try:
-            payload = await self._fill(wanted, wanted_tags, flight, compute)
-        finally:
-            flight.end(payload if payload and payload.keep else None)
-            if self._flights.get(wanted.key) is flight:
-                del self._flights[wanted.key]
+            payload = await self._fill(wanted, flight, compute)
+        except asyncio.CancelledError:
+            flight.at_work -= 1
+            if not flight.at_work:
+                flight.abandoned = True
+                self._end(wanted, flight, None)
+            raise
+        except BaseException:
+            self._end(wanted, flight, None)
+            raise
+        self._end(wanted, flight, payload if payload.keep else None)
         return payload
 
-    async def _fill(self, wanted: Wanted, tags: tuple[str, ...], flight: Flight, compute: Compute) -> Payload:
-        found = await self._ask_shared(wanted, tags)
+    def _end(self, wanted: Wanted, flight: Flight, payload: Payload | None) -> None:
+        if not flight.result.done():
+            flight.result.set_result(payload)
+        if self._flights.get(wanted.key) is flight:
+            del self._flights[wanted.key]
+
+    async def _fill(self, wanted: Wanted, flight: Flight, compute: Compute) -> Payload:
+        found = await self._ask_shared(wanted, (*wanted.tags, EVERYTHING))
         if isinstance(found, Packed):
             self.local.counts_of(wanted.namespace).shared_hits += 1
             self._keep(wanted, flight, found.payload, min(found.seconds_left, wanted.seconds))
             return found.payload
         started, kept = time.monotonic(), False
+        flight.until = started + self.settings.flight_seconds
         seconds = wanted.seconds * random.uniform(0.9, 1)  # noqa: S311  so that entries do not all expire at once
         try:
             payload = await self._computed(wanted, compute)
@@ -167,13 +187,13 @@ class Cache:
         """What Redis has; or the right to compute it; or None: compute it without Redis."""
         if self.shared is None or self.invalidations is None or self.invalidations.owes(tags):
             return None
-        until = time.monotonic() + self.settings.flight_seconds
+        bound = self.settings.flight_seconds
+        until = time.monotonic() + bound
         with suppress(RedisAway):
             while time.monotonic() < until:
                 packed, locked = await self.shared.fetch(wanted.key, tags)
                 if packed is not None:
                     return packed
-                bound = max(POLL, until - time.monotonic())
                 if not locked and (lease := await self.shared.lease(wanted.key, tags, wanted.seconds, bound)):
                     return lease
                 await asyncio.sleep(POLL)

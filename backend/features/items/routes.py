@@ -34,7 +34,7 @@ CHANGED: Responses = {
 
 def shown(item: Any, response: Response) -> ItemOut:
     """An item, or a row of its columns, with its `ETag`."""
-    response.headers["ETag"] = etag(item.version)
+    response.headers["ETag"] = etag(item.version, ItemOut)
     return ItemOut.model_validate(item)
 
 

@@ -39,7 +39,7 @@ def _out(session: Session, role: Role) -> RoleOut:
 
 
 def _shown(session: Session, role: Role, response: Response) -> RoleOut:
-    response.headers["ETag"] = etag(role.version)
+    response.headers["ETag"] = etag(role.version, RoleOut)
     return _out(session, role)
 
 

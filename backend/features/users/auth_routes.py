@@ -47,7 +47,7 @@ REFRESH = limit("auth.refresh", "600/minute", by="ip")
 
 def shown(user: User, response: Response) -> UserOut:
     """An account as others see it, with its `ETag`."""
-    response.headers["ETag"] = etag(user.version)
+    response.headers["ETag"] = etag(user.version, UserOut)
     return UserOut.model_validate(user)
 
 

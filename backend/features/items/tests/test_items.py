@@ -10,7 +10,9 @@ import pytest
 from fastapi import FastAPI
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from backend.core.preconditions import etag
 from backend.features.items.models import Item
+from backend.features.items.schemas import ItemOut
 from backend.testing import ClientFor, MakeUser
 
 ITEMS = "/api/v1/store/items"
@@ -31,7 +33,21 @@ async def test_a_created_item_can_be_read_where_location_says(as_user: httpx2.As
     read = await as_user.get(created.headers["Location"])
     assert read.json() == created.json()
     assert {name: read.json()[name] for name in LAMP} == LAMP
-    assert read.headers["ETag"] == '"1"'
+    assert created.headers["ETag"] == read.headers["ETag"] == etag(1, ItemOut)
+
+
+async def test_the_etag_says_which_version_in_which_shape_and_if_match_asks_for_the_version(
+    as_user: httpx2.AsyncClient,
+) -> None:
+    class Later(ItemOut):
+        colour: str
+
+    assert etag(1, Later) != etag(1, ItemOut), "a release that adds a field: nobody keeps an answer without it"
+    path = f"{ITEMS}/{(await create(as_user))['id']}"
+    changed = await as_user.patch(path, json={"stock": 1}, headers={"If-Match": etag(1, Later)})
+    assert (changed.status_code, changed.headers["ETag"]) == (200, etag(2, ItemOut))
+    late = await as_user.patch(path, json={"stock": 2}, headers={"If-Match": etag(1, ItemOut)})
+    assert late.status_code == 412
 
 
 @pytest.mark.parametrize("price", ["0", "0.01", "9999999999.99", "5", "1.5"])
