@@ -8,9 +8,11 @@ A connection in SQLAlchemy's way costs more than a short statement on it: `lend`
 """
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Self, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -165,10 +167,20 @@ class FairPool(AsyncAdaptedQueuePool):
         entry.invalidate(why)
         self._do_return_conn(entry)
 
-    def hand_to_next(self, entry: ConnectionPoolEntry) -> None:
-        """One that was lent, as it is, for SQLAlchemy, which is asked for a connection at once."""
+    @contextmanager
+    def hand_to_next(self, entry: ConnectionPoolEntry) -> Iterator[None]:
+        """One that was lent, as it is, for SQLAlchemy, which is asked for a connection inside.
+
+        It would open it anew, and lose the transaction, when it has become too old or another one was lost meanwhile.
+        """
+        record = cast("_ConnectionRecord", entry)
         self.note_use(entry.driver_connection)
         self._pool.put_first(entry)
+        began, record.starttime = record.starttime, math.inf
+        try:
+            yield
+        finally:
+            record.starttime = began
 
     def _dec_overflow(self) -> Literal[True]:
         """The place of a connection that could not be opened, or was closed, goes to who waits: they open another."""

@@ -129,9 +129,9 @@ class WritingSession(LateSession):
         super().open()
         self.sync_session.info.update(self._info)
         if self._lent is not None:
-            pool.hand_to_next(self._lent)
-            self._lent = None
-            self.sync_session.connection()  # this very one; SQLAlchemy's adapter knows of the transaction
+            with pool.hand_to_next(self._lent):
+                self._lent = None
+                self.sync_session.connection()  # this very one; SQLAlchemy's adapter knows of the transaction
 
     @property
     def _pool(self) -> FairPool:

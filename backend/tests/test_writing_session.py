@@ -51,6 +51,12 @@ def somebody() -> dict[str, Any]:
     return {"email": f"{secrets.token_hex(8)}@example.com", "password_hash": "!"}
 
 
+@pytest.fixture
+async def both_lent(straight: Database) -> Database:
+    async with straight.engine.connect(), straight.engine.connect():
+        return straight
+
+
 async def count(database: Database, *people: dict[str, Any]) -> int:
     emails = [one["email"] for one in people]
     async with database.session(reading=True) as session:
@@ -308,6 +314,38 @@ async def test_a_connection_that_is_lost_meanwhile_is_an_outage(straight: Databa
     assert isinstance(of_database(failed.value), Unavailable)
     assert done == (["invalidated"] if then == "commit" else [])
     assert await count(straight, person) == 0
+
+
+async def test_another_lost_connection_does_not_take_the_transaction_along(both_lent: Database) -> None:
+    first, second = somebody(), somebody()
+    async with both_lent.writing_session() as session, both_lent.writing_session() as other:
+        await store(session, User, **first)
+        await store(other, User, **somebody())
+        assert isinstance(other, WritingSession)
+        await end(both_lent, await backend_pid(other))
+        with pytest.raises(DBAPIError):  # and SQLAlchemy opens all of the pool's connections anew
+            await store(other, User, **somebody())
+        session.add(User(**second))
+        await session.flush()
+        assert has_opened(session)
+        await session.commit()
+    assert await count(both_lent, first, second) == 2
+
+
+@pytest.mark.parametrize("how", [store, store_last])
+async def test_when_all_connections_are_lost_at_once_all_hear_of_an_outage(both_lent: Database, how: Store) -> None:
+    async def storing() -> None:
+        async with both_lent.writing_session() as session:
+            await how(session, User, **somebody())
+
+    async with locked_users(both_lent) as blocking:
+        both = [asyncio.create_task(storing()) for _ in range(2)]
+        while len(pids := (await blocking.execute(text(WAITS))).scalars().all()) < 2:
+            await asyncio.sleep(0.01)
+        for pid in pids:
+            await end(both_lent, pid)
+        failed = await asyncio.gather(*both, return_exceptions=True)
+    assert all(isinstance(one, DBAPIError) and isinstance(of_database(one), Unavailable) for one in failed)
 
 
 @pytest.mark.parametrize("how", [store, store_last])
