@@ -37,7 +37,7 @@ def step_of(secret: str, code: str) -> int | None:
     """The step for which the app shows this code, when it is the present one or a neighbour; the latest if several."""
     totp, now = pyotp.TOTP(secret, digits=DIGITS, interval=PERIOD), int(time.time()) // PERIOD
     steps = range(now + WINDOW, now - WINDOW - 1, -1)
-    return next((step for step in steps if compare_digest(totp.generate_otp(step), code)), None)
+    return next((step for step in steps if compare_digest(totp.generate_otp(step).encode(), code.encode())), None)
 
 
 def new_recovery_codes() -> list[str]:

@@ -77,8 +77,9 @@ async def test_enrolment_takes_the_password_and_no_other(as_user: httpx2.AsyncCl
 
 async def test_the_code_switches_it_on_and_gives_recovery_codes_once(as_user: httpx2.AsyncClient) -> None:
     phone = await begin(as_user)
-    wrong = await as_user.post(f"{TOTP}/confirm", json={"code": phone.wrong})
-    assert (wrong.status_code, error(wrong)) == (401, "wrong_code")
+    for code in (phone.wrong, "", "12345é", "\N{FULLWIDTH DIGIT ONE}" * 6):
+        wrong = await as_user.post(f"{TOTP}/confirm", json={"code": code})
+        assert (wrong.status_code, error(wrong)) == (401, "wrong_code")
     right = await as_user.post(f"{TOTP}/confirm", json={"code": f" {phone.now[:3]} {phone.now[3:]}"})
     assert right.headers["Cache-Control"] == "no-store"
     recovery = right.json()["recovery_codes"]
@@ -173,8 +174,9 @@ async def test_the_second_step_completes_the_first_and_is_good_once(
     user = await make_user()
     phone, _ = await enrol(client_for(user))
     step = await pending(client, user)
-    wrong = await client.post(SECOND, json={"pending": step, "code": phone.wrong})
-    assert (wrong.status_code, error(wrong)) == (401, "wrong_code")
+    for code in (phone.wrong, "12345é"):
+        wrong = await client.post(SECOND, json={"pending": step, "code": code})
+        assert (wrong.status_code, error(wrong)) == (401, "wrong_code")
     right = await client.post(SECOND, json={"pending": step, "code": phone.soon})
     assert right.status_code == 200, right.text
     headers = {"Authorization": f"Bearer {right.json()['access_token']}"}
