@@ -12,8 +12,8 @@ from backend.core.db import MAX_ID
 
 # Text without NUL, which PostgreSQL cannot store. The pattern is in OpenAPI, so that clients know it too.
 NO_NUL = r"^[^\x00]*$"
-# The same, and neither empty nor padded with white space.
-TRIMMED = r"^[^\s\x00]([^\x00]*[^\s\x00])?$"
+# The same, and neither empty nor padded with white space, of which U+0085 is none to JavaScript, and so to JSON Schema.
+TRIMMED = r"^[^\s\x85\x00]([^\x00]*[^\s\x85\x00])?$"
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=TRIMMED)]

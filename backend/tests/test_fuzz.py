@@ -24,12 +24,12 @@ COMMAND = (
         "--seed",
         os.environ.get("FUZZ_SEED", "1"),
     ),
-    *("--include-path-regex", "^/api/v1/|^/[a-z]+(/detailed)?$"),
-    *("--exclude-path-regex", "/logout"),  # the token would be worthless from then on
+    *("--include-path-regex", "^/api/v2/|^/[a-z]+(/detailed)?$"),  # v2 has all that v1 has
+    *("--exclude-path-regex", "/sse/|/logout"),  # a stream has no end, and the token would be worthless from then on
 )
 
 # What wants a code or a token that nobody guesses.
-GUESSING = {f"POST /api/v1/auth/{name}" for name in ("refresh", "totp/confirm", "totp/disable", "totp/recovery-codes")}
+GUESSING = {f"POST /api/v2/auth/{name}" for name in ("refresh", "totp/confirm", "totp/disable", "totp/recovery-codes")}
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ async def _do(request: Request, levels: Levels) -> str:
     asked = {"level": form.get("level"), "seconds": form.get("seconds")}
     if form.get("action") == "usual":
         asked = {"level": levels.settings.log.level, "seconds": "1"}
-    wish = LogLevelIn.model_validate_strings(asked)
+    wish = LogLevelIn.model_validate_strings(asked, strict=False)
     database: Database = request.app.state.database
     async with database.session() as session:
         await change(session, levels, level=wish.level, seconds=wish.seconds)

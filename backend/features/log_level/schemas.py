@@ -1,16 +1,20 @@
 """What is asked of the log, and what is told of it."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
 from backend.core.config import LogLevel
-from backend.core.schemas import Input
+from backend.core.schemas import WHOLE, Input
 
 LONGEST = 24 * 3600
 
 
 class LogLevelIn(Input):
     level: LogLevel = Field(description="Least severe level to write")
-    seconds: int = Field(900, ge=1, le=LONGEST, description="For how long; then it is again what the settings say")
+    seconds: Annotated[
+        int, Field(ge=1, le=LONGEST, description="For how long; then it is again what the settings say"), WHOLE
+    ] = 900
 
 
 class LogLevelOut(BaseModel):

@@ -41,7 +41,7 @@ async def test_it_changes_at_once_and_says_for_how_long(
 ) -> None:
     usual = {"level": "warning", "usual": "warning", "seconds": None, "everywhere": True}
     assert (await as_admin.get(LEVEL)).json() == usual
-    answer = await as_admin.put(LEVEL, json={"level": "debug", "seconds": 60})
+    answer = await as_admin.put(LEVEL, json={"level": "debug", "seconds": 60.0})  # an integer to JSON Schema
     assert answer.status_code == 200, answer.text
     assert answer.json() == {"level": "debug", "usual": "warning", "seconds": 60, "everywhere": True}
     structlog.get_logger().debug("our line")
