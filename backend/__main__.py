@@ -49,7 +49,9 @@ PLACES = {
 }
 WEBSOCKET_BYTES = 1024 * 1024  # what the server takes in of one message before a feature's own, smaller limit sees it
 GRACE = 30  # seconds that a stopping server gives to the requests it is serving
-SILENCE = 30  # seconds until a worker is taken for hung; on a busy core its imports alone can take ten
+# Seconds until a worker is taken for hung; on a busy core its imports alone can take ten. One that ends just while
+# uvicorn asks whether it lives is missed only then, too.
+SILENCE = 30
 
 
 def serve(arguments: argparse.Namespace) -> None:
