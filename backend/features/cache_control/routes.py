@@ -13,7 +13,8 @@ router = APIRouter(prefix="/cache", tags=["cache"])
 
 Reader = Annotated[Principal, requires("cache:read")]
 Clearer = Annotated[Principal, requires("cache:clear")]
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\w:.-]+$")]
+# Neither spaces nor the tag of everything; \w would be other letters to JavaScript, and so to JSON Schema.
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x20\x7f*]+$")]
 
 
 class NamespaceOut(BaseModel):

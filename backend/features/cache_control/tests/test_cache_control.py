@@ -29,14 +29,14 @@ async def test_figures_by_namespace(app: FastAPI, as_staff: httpx2.AsyncClient) 
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize(("query", "left"), [("", []), ("?tag=a", ["b"]), ("?tag=other", ["a", "b"])])
+@pytest.mark.parametrize(("query", "left"), [("", []), ("?tag=a", ["b"]), ("?tag=é", ["a", "b"])])
 async def test_emptying_all_or_by_tag(app: FastAPI, as_admin: httpx2.AsyncClient, query: str, left: list[str]) -> None:
     cache = keep(app, "a", "b")
     assert (await as_admin.delete(CACHE + query)).status_code == 204
     assert [key for key in ("a", "b") if cache.local.get(key)] == left
 
 
-@pytest.mark.parametrize("tag", ["", "x" * 101, "%00", "a b"])
+@pytest.mark.parametrize("tag", ["", "x" * 101, "%00", "a b", "*"])
 async def test_what_is_no_tag_is_422(as_admin: httpx2.AsyncClient, tag: str) -> None:
     assert (await as_admin.delete(f"{CACHE}?tag={tag}")).status_code == 422
 
